@@ -13,21 +13,8 @@ use telemetry::Telemetry;
 
 use crate::agent::AgentHost;
 
-/// The script that the demo's machine starts, which starts the worker as a machine of build2 does. A
-/// virtual machine of build2 has its route from DHCP.
-const START: &str = r#"#!/bin/sh
-directory=/buildhost/toolchain
-export LD_LIBRARY_PATH=$directory
-cd /tmp
-test -n "${container:-}" || ip route add default via 169.254.111.222
-case $1 in
-bootstrap)
-    $directory/bbot-worker --bootstrap >bootstrap.manifest || exit
-    exec tftp -p -l bootstrap.manifest -r bootstrap.manifest 196.254.111.222
-    ;;
-build) exec $directory/bbot-worker --startup ;;
-esac
-"#;
+/// The program that the demo's machine starts, which starts the worker as a machine of build2 does.
+const START: &str = include_str!("bbot/start");
 
 /// A library that programs of Rust need, and that the demo's machine does not have.
 const LIBRARY: &str = "/lib/x86_64-linux-gnu/libgcc_s.so.1";

@@ -161,12 +161,17 @@ impl TestController {
         format!("http://{}/pkg", self.address)
     }
 
+    /// Returns the address at which agents ask for tasks.
+    pub fn url(&self) -> String {
+        format!("{}?build-task&repository=a", self.base())
+    }
+
     /// Returns the settings of an agent for this controller.
     pub fn settings(&self, name: &str, more: &str) -> String {
         format!(
-            "[[controllers]]\nname = \"{name}\"\nurl = \"{}?build-task&repository=a\"\n\
+            "[[controllers]]\nname = \"{name}\"\nurl = \"{}\"\n\
              toolchain_version = \"0.17.0\"\npoll_seconds = 1\n{more}\n",
-            self.base()
+            self.url()
         )
     }
 
@@ -177,10 +182,16 @@ impl TestController {
 
     /// Adds a task for a machine.
     pub fn add(&self, package: &str, machine: &str) {
+        self.add_with(package, machine, &[]);
+    }
+
+    /// Adds a task with further values for a machine.
+    pub fn add_with(&self, package: &str, machine: &str, more: &[(&str, &str)]) {
         let values = Manifest::new().with("target", "x86_64-linux-gnu").with(
             "environment",
             "a line that is so long that the form of libbutl wraps it somewhere behind its middle",
         );
+        let values = more.iter().fold(values, |all, it| all.with(it.0, it.1));
         self.state().tasks.push_back(Task {
             package: package.to_owned(),
             machine: machine.to_owned(),

@@ -25,6 +25,8 @@ const HOST: &str = "196.254.111.222";
 const BLOCK_SIZE: usize = 1468;
 /// The repetitions of a packet without an answer.
 const TRIES: u32 = 10;
+/// The time of a slow build.
+const SLOW: Duration = Duration::from_secs(10);
 /// The characters of a line of a result, without the backslash at its end.
 const COLUMNS: usize = 76;
 
@@ -33,6 +35,8 @@ const COLUMNS: usize = 76;
 enum Order {
     /// A build without warnings, and its uploads.
     Success,
+    /// The same after some seconds.
+    Slow,
     /// A build with a warning.
     Warning,
     /// A result without compression, in the older form of values with several lines.
@@ -76,13 +80,17 @@ fn build(host: &str) -> io::Result<ExitCode> {
     let task = values(&text);
     let value = |name: &str| task.get(name).cloned().unwrap_or_default();
     let order = match value("requires").as_str() {
+        "slow" => Order::Slow,
         "warning" => Order::Warning,
         "old" => Order::Old,
         "abnormal" => Order::Abnormal,
         "long" => Order::Long,
         _ => Order::Success,
     };
-    if matches!(order, Order::Success | Order::Warning) {
+    if order == Order::Slow {
+        std::thread::sleep(SLOW);
+    }
+    if matches!(order, Order::Success | Order::Slow | Order::Warning) {
         let archive = archive(&text, &value("target"))?;
         transfer(host, Request::Put("upload.tar", &archive))?;
     }
@@ -130,7 +138,7 @@ fn archive(task: &str, target: &str) -> io::Result<Vec<u8>> {
 /// Returns a result in the style of build2's serializer.
 fn result(order: Order, name: &str, version: &str, task: &str) -> String {
     let (status, update) = match order {
-        Order::Success | Order::Old | Order::Long => ("success", "success"),
+        Order::Success | Order::Slow | Order::Old | Order::Long => ("success", "success"),
         Order::Warning => ("warning", "warning"),
         Order::Abnormal => ("abnormal", "abnormal"),
     };

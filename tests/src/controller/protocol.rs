@@ -14,6 +14,8 @@ const TASK_REQUEST_BYTES_MAX: usize = 102_400;
 const RESULT_BYTES_MAX: usize = 15_728_640;
 /// The version of all packages.
 const VERSION: &str = "1.0.0";
+/// The types of uploads that are taken.
+const UPLOADS: [&str; 2] = ["archive", "bindist"];
 /// The values of the agent and of a machine that are known.
 const AGENT_VALUES: [&str; 7] = [
     "agent",
@@ -145,9 +147,13 @@ fn hand_out(state: &mut State, task: super::Task, agent: &Manifest, base: &str) 
     if let Some(challenge) = &challenge {
         header = header.with("challenge", challenge);
     }
-    header = header
-        .with("result-url", &format!("{base}?build-result"))
-        .with("archive-upload-url", &format!("{base}?upload=archive"));
+    header = header.with("result-url", &format!("{base}?build-result"));
+    for kind in UPLOADS {
+        header = header.with(
+            &format!("{kind}-upload-url"),
+            &format!("{base}?upload={kind}"),
+        );
+    }
     let manifest = Manifest::new()
         .with("name", &task.package)
         .with("version", VERSION)
