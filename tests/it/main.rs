@@ -18,6 +18,7 @@ mod invalid_requests;
 mod logs;
 mod metrics;
 mod openapi;
+mod openapi_linters;
 mod projects;
 mod retention;
 mod schedules;

@@ -95,6 +95,24 @@ fn the_description_has_exactly_the_routes_of_the_api() {
 }
 
 #[test]
+fn every_operation_is_described_and_has_a_declared_tag() {
+    let description = description();
+    let tags = description["tags"].as_array().unwrap().iter();
+    let declared: BTreeSet<_> = tags.map(|tag| tag["name"].as_str().unwrap()).collect();
+    let mut used = BTreeSet::new();
+    let operations = operations();
+    for (method, path, operation) in &operations {
+        let text = |name: &str| operation[name].as_str().unwrap_or_default();
+        assert!(!text("description").is_empty(), "{method} {path}");
+        assert!(!text("summary").ends_with('.'), "{method} {path}");
+        let tags = operation["tags"].as_array().unwrap();
+        assert_eq!(tags.len(), 1, "{method} {path}");
+        used.insert(tags[0].as_str().unwrap());
+    }
+    assert_eq!(used, declared);
+}
+
+#[test]
 fn every_route_requires_the_described_scope_and_refuses_other_methods() {
     let host = ApiHost::new("http.requests_per_second_max = 0\n");
     let scopes = ["read", "submit", "admin"];

@@ -1,0 +1,81 @@
+//! The description of the API, as two foreign linters judge it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sys::command::{CommandError, prepare, run};
+
+/// The time limit for an installation or a check.
+const LIMIT: Duration = Duration::from_mins(4);
+
+/// Returns the directory of this crate.
+fn own(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Installs the linters, and returns the directory of their programs.
+fn install() -> PathBuf {
+    let cache = own("../.cache/openapi-linters");
+    std::fs::create_dir_all(&cache).unwrap();
+    let lock = std::fs::read_to_string(own("openapi/package-lock.json")).unwrap();
+    let ready = cache.join("ready");
+    if !std::fs::read_to_string(&ready).is_ok_and(|installed| installed == lock) {
+        let package = std::fs::read_to_string(own("openapi/package.json")).unwrap();
+        tests::write_file(&cache.join("package.json"), &package);
+        tests::write_file(&cache.join("package-lock.json"), &lock);
+        let mut npm = prepare("npm");
+        npm.args([
+            "ci",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+        ]);
+        run(
+            {
+                npm.arg(&cache);
+                npm
+            },
+            LIMIT,
+        )
+        .unwrap();
+        tests::write_file(&ready, &lock);
+    }
+    cache.join("node_modules/.bin")
+}
+
+/// Checks a description with both linters; a warning is an error.
+fn lint(programs: &Path, description: &Path) -> [Result<Vec<u8>, CommandError>; 2] {
+    let mut redocly = prepare(programs.join("redocly"));
+    redocly.env("REDOCLY_TELEMETRY", "off");
+    redocly.args(["lint", "--format", "json", "--config"]);
+    redocly.arg(own("openapi/redocly.yaml")).arg(description);
+    let mut spectral = prepare(programs.join("spectral"));
+    spectral.args(["lint", "--fail-severity", "hint", "--ruleset"]);
+    spectral.arg(own("openapi/spectral.yaml")).arg(description);
+    [redocly, spectral].map(|linter| run(linter, LIMIT))
+}
+
+/// Tests that take minutes; `scripts/test --long` runs them.
+mod long {
+    use super::*;
+
+    #[test]
+    #[ignore = "downloads the linters"]
+    fn two_linters_find_nothing_in_the_description() {
+        let programs = install();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("openapi.json");
+        tests::write_file(&path, agent::api::OPENAPI);
+        let [redocly, spectral] = lint(&programs, &path).map(Result::unwrap);
+        let redocly: serde_json::Value = serde_json::from_slice(&redocly).unwrap();
+        assert_eq!(redocly["problems"], serde_json::json!([]));
+        assert!(String::from_utf8_lossy(&spectral).contains("No results"));
+        // They judge: a description without its tags and responses is refused.
+        let mut faulty: serde_json::Value = serde_json::from_str(agent::api::OPENAPI).unwrap();
+        faulty["tags"] = serde_json::json!([]);
+        faulty["paths"]["/metrics"]["get"]["responses"] = serde_json::json!({});
+        tests::write_file(&path, &faulty.to_string());
+        assert!(lint(&programs, &path).iter().all(Result::is_err));
+    }
+}
