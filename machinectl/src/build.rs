@@ -17,6 +17,7 @@ mod show;
 mod stamped_lines;
 mod submit;
 mod temporary_machine;
+mod waiting;
 
 use std::io;
 use std::path::PathBuf;
@@ -27,9 +28,10 @@ use config::BuildId;
 use config::builds::{Cancellation, State};
 
 use crate::exit_code::{ExitStatus, Failure};
-use crate::options::{DryRun, Follow, GlobalOptions};
+use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
 use list::Filter;
+use waiting::WaitingOptions;
 
 pub(crate) use bisect::search;
 pub(crate) use delete::plan as plan_deletion;
@@ -46,7 +48,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         arguments: Box<BuildArguments>,
         #[command(flatten)]
-        follow: Follow,
+        waiting: WaitingOptions,
         #[command(flatten)]
         dry_run: DryRun,
     },
@@ -142,11 +144,8 @@ pub(crate) fn run(
             arguments, dry_run, ..
         } if dry_run.enabled => submit::plan(&client, arguments, output),
         Command::Build {
-            arguments, follow, ..
-        } => {
-            let build = submit::submit(&client, arguments, output)?;
-            finish_submission(&client, &build, *follow, output)
-        }
+            arguments, waiting, ..
+        } => waiting::submit(&client, arguments, waiting, output),
         Command::Builds {
             command: Some(BuildsCommand::Delete { builds, dry_run }),
             ..

@@ -20,6 +20,7 @@ mod bitbake_checkout;
 mod caches;
 mod cancels;
 mod checkpoints;
+mod ci_systems;
 mod cleanup_delete;
 mod confinement;
 mod consoles;

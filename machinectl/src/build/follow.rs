@@ -49,10 +49,22 @@ pub(super) fn run(
     timestamps: bool,
     output: &Output,
 ) -> Result<(), Failure> {
+    run_with(client, id, timestamps, output, &mut || Ok(()))
+}
+
+/// Follows a build as [`run`] does, and calls a function in each round.
+pub(super) fn run_with(
+    client: &Client,
+    id: BuildId,
+    timestamps: bool,
+    output: &Output,
+    each_round: &mut dyn FnMut() -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut last_reason = String::new();
     let mut lines = StampedLines::default();
     let selected = LogSelection::default();
     loop {
+        each_round()?;
         // The state is read before the log, so that nothing is missed before the end.
         let build = client.build(id)?;
         let reason = &build.message;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use client::Client;
+use client::{Client, Created};
 use config::builds::{Build, Priority, Request, Submitter, Target};
 use config::task::{Breakpoint, Source};
 use config::{BuildId, FileName, MachineName, SecretName, ToolchainName};
@@ -154,9 +154,15 @@ pub(super) fn submit(
     arguments: &BuildArguments,
     output: &Output,
 ) -> Result<Build, Failure> {
+    let request = upload(client, arguments)?;
+    Ok(request_build(client, &request, output)?.value)
+}
+
+/// Uploads the sources of a build. Returns the request that submits it.
+pub(super) fn upload(client: &Client, arguments: &BuildArguments) -> Result<Request, Failure> {
     let request = arguments.request()?;
     upload_sources(client, arguments, &request)?;
-    request_build(client, &request, output)
+    Ok(request)
 }
 
 /// Submits a build again on a machine. The agent still has its sources.
@@ -182,12 +188,17 @@ pub(super) fn resubmit(
         project: None,
         controller: None,
     };
-    request_build(client, &request, output)
+    Ok(request_build(client, &request, output)?.value)
 }
 
-fn request_build(client: &Client, request: &Request, output: &Output) -> Result<Build, Failure> {
+/// Submits a build whose sources the agent has.
+pub(super) fn request_build(
+    client: &Client,
+    request: &Request,
+    output: &Output,
+) -> Result<Created<Build>, Failure> {
     let created = client.submit(request)?;
-    let build = created.value;
+    let build = &created.value;
     if created.is_new {
         output.status(format_args!(
             "submitted build {0}; `buildhost log -f {0}` follows it",
@@ -199,7 +210,7 @@ fn request_build(client: &Client, request: &Request, output: &Output) -> Result<
             build.id, build.state
         ));
     }
-    Ok(build)
+    Ok(created)
 }
 
 /// Uploads the sources of a build.
