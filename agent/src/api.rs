@@ -24,6 +24,7 @@ mod secrets;
 mod slsa;
 mod tls;
 mod toaster;
+mod web;
 
 use std::io;
 use std::net::SocketAddr;
@@ -167,18 +168,20 @@ pub async fn serve(agent: Arc<AgentState>, api: Api) {
 
 fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
     let http = &agent.settings().http;
+    let auth = Arc::new(auth);
     let limiter = RateLimiter::new(http.requests_per_second_max);
     let host_names = HostNames::of_system(&http.allowed_hosts, &http.listen);
     protected_routes(&agent)
         .method_not_allowed_fallback(error::unsupported_method)
         .route_layer(middleware::from_fn_with_state(
-            Arc::new(auth),
+            Arc::clone(&auth),
             auth::authorize,
         ))
         .route("/api/v1/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(error::unsupported_method)
         .merge(toaster::routes(&agent))
+        .merge(web::routes(&agent, &auth))
         .fallback(error::unknown_route)
         .layer(middleware::from_fn_with_state(
             Arc::new(host_names),

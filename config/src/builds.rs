@@ -1,6 +1,7 @@
 //! The administration API's messages about builds and the host.
 
 mod controller_task;
+mod failing;
 mod interactive;
 mod labels;
 mod listing;
@@ -24,6 +25,7 @@ use crate::names::{MachineName, ResourceName, ToolchainName};
 use crate::pressure::Pressure;
 
 pub use controller_task::ControllerTask;
+pub use failing::FailingPackage;
 pub use interactive::{Hold, HoldKind, Interactive};
 pub use labels::{LabelError, Submitter, Target};
 pub use listing::{Cursor, LISTED_MAX, ListQuery, Sort, SortKey};

@@ -24,7 +24,7 @@ pub use caches::CacheRules;
 pub use controllers::{ControllerRules, InteractiveMode};
 pub use guests::{Acceleration, Guests, Uefi, UidRange};
 pub use hashserv::Hashserv;
-pub use http::{Http, Tls};
+pub use http::{Http, Tls, WebMode};
 pub use layers::Layers;
 pub use machines::{Machines, Pull};
 pub use pr::{PackageRoute, Pr, PrMode};

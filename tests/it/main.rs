@@ -27,3 +27,4 @@ mod store;
 mod toaster;
 mod toolchains;
 mod volumes;
+mod web;

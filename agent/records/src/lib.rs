@@ -21,6 +21,7 @@ mod updates;
 
 mod deletion;
 mod durations;
+mod failing;
 mod finished;
 mod integrity;
 mod leases;

@@ -74,6 +74,31 @@ impl Auth {
         })
     }
 
+    /// Returns the sender of a request; `None` for one without a token.
+    ///
+    /// # Errors
+    /// The token is unknown.
+    pub(super) async fn identify(
+        &self,
+        peer: &Peer,
+        _method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Option<Caller>, ApiError> {
+        let (name, scope) = match peer {
+            Peer::Local { user: 0, name } => (name.clone(), Scope::Admin),
+            Peer::Local { name, .. } => (name.clone(), Scope::Submit),
+            Peer::Remote(_) => {
+                let Some(secret) = bearer_token(headers) else {
+                    return Ok(None);
+                };
+                let found = self.authenticate(secret).await;
+                found.ok_or_else(ApiError::invalid_token)?
+            }
+        };
+        let submitter = name.parse().map_err(|error| ApiError::internal(&error))?;
+        Ok(Some(Caller { submitter, scope }))
+    }
+
     /// Returns the submitter's name and the scope of a token; `None` for an unknown one.
     async fn authenticate(&self, secret: &str) -> Option<(String, Scope)> {
         let hash = digest_of(secret.as_bytes());
@@ -146,18 +171,12 @@ pub(super) async fn authorize(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let (name, scope) = match peer {
-        Peer::Local { user: 0, name } => (name, Scope::Admin),
-        Peer::Local { name, .. } => (name, Scope::Submit),
-        Peer::Remote(_) => {
-            let secret = bearer_token(request.headers()).ok_or_else(ApiError::missing_token)?;
-            let found = auth.authenticate(secret).await;
-            found.ok_or_else(ApiError::invalid_token)?
-        }
-    };
-    let submitter: Submitter = name.parse().map_err(|error| ApiError::internal(&error))?;
+    let caller = auth.identify(&peer, request.method(), request.headers());
+    let caller = caller.await?;
+    let caller = caller.ok_or_else(ApiError::missing_token)?;
+    let Caller { submitter, scope } = &caller;
     let required = required_scope(request.method(), path.as_str());
-    if scope < required {
+    if *scope < required {
         return Err(ApiError::forbidden(format!(
             "this request needs the scope {required}; {submitter} has {scope}"
         )));
@@ -166,7 +185,7 @@ pub(super) async fn authorize(
         let (method, path) = (request.method(), request.uri().path());
         info!(by = %submitter, %method, path, "request authorized");
     }
-    request.extensions_mut().insert(Caller { submitter, scope });
+    request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
 

@@ -131,6 +131,13 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// Returns the status, the error with its remedy, and the header that belongs to it.
+    pub(super) fn parts(self) -> (StatusCode, String, Option<(HeaderName, HeaderValue)>) {
+        (self.status, self.detail, self.header)
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let problem = Problem {

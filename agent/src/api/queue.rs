@@ -1,6 +1,6 @@
 //! The queue as a whole: its state, draining and undraining.
 
-mod forecast;
+pub(super) mod forecast;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,13 +39,22 @@ pub(super) async fn show(
 ) -> Result<Json<Queue>, ApiError> {
     let Query(QueueQuery { forecast }) = query?;
     let unfinished = agent.records.unfinished().await?;
+    Ok(Json(describe(&agent, &unfinished, forecast).await?))
+}
+
+/// Returns the queue with these unfinished builds, and the forecasts if they are wanted.
+pub(super) async fn describe(
+    agent: &AgentState,
+    unfinished: &[Build],
+    forecast: bool,
+) -> Result<Queue, ApiError> {
     let jobs = agent.jobs.running();
     let snapshot = agent.queue_snapshot();
-    let mut queue = queue(&agent, &snapshot, &jobs, &unfinished);
+    let mut queue = queue(agent, &snapshot, &jobs, unfinished);
     if forecast {
-        self::forecast::add(&agent, &snapshot, &unfinished, &mut queue).await?;
+        self::forecast::add(agent, &snapshot, unfinished, &mut queue).await?;
     }
-    Ok(Json(queue))
+    Ok(queue)
 }
 
 fn queue(

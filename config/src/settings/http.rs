@@ -16,6 +16,8 @@ pub struct Http {
     pub tls: Option<Tls>,
     /// The file with the tokens for clients on the network.
     pub token_file: PathBuf,
+    /// The access to the web pages.
+    pub web: WebMode,
     /// The names under which clients may address the server, besides those of this host.
     pub allowed_hosts: Vec<String>,
     /// The largest request body, uploads of sources excepted.
@@ -32,6 +34,17 @@ pub struct Http {
     pub write_max: Duration,
 }
 
+/// The access to the web pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebMode {
+    /// Pages and actions, for clients with the rights that the API asks for.
+    Full,
+    /// Pages for everyone, without actions.
+    Read,
+    /// No pages.
+    Off,
+}
+
 /// The files of a server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
@@ -42,6 +55,11 @@ pub struct Tls {
 }
 
 pub(super) fn http(reader: &mut Reader<'_>) -> Http {
+    let web_modes = [
+        ("full", WebMode::Full),
+        ("read", WebMode::Read),
+        ("off", WebMode::Off),
+    ];
     let certificate = reader.optional_path("http.tls_certificate");
     let key = reader.optional_path("http.tls_key");
     if certificate.is_some() != key.is_some() {
@@ -56,6 +74,7 @@ pub(super) fn http(reader: &mut Reader<'_>) -> Http {
             .zip(key)
             .map(|(certificate, key)| Tls { certificate, key }),
         token_file: reader.path("http.token_file", "/etc/buildhost/tokens"),
+        web: reader.choice("http.web", &web_modes),
         allowed_hosts: reader.list("http.allowed_hosts", HOST_NAMES, host_name),
         request_bytes_max: 1024 * reader.count("http.request_kib_max", 1024, 1..=1 << 20),
         requests_per_second_max: reader.small_number(

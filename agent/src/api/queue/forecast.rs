@@ -54,6 +54,20 @@ pub(super) async fn add(
     Ok(())
 }
 
+/// Returns the expected durations of running builds from the start of their guests.
+pub(in super::super) async fn expected(
+    agent: &AgentState,
+    running: &[&Build],
+    now: Timestamp,
+) -> Result<BTreeMap<BuildId, Duration>, ApiError> {
+    let samples = samples(agent, running).await?;
+    let expected = running.iter().zip(&samples).filter_map(|(build, samples)| {
+        let expected = samples.expected(Quantile::MEDIAN, elapsed(build, now))?;
+        Some((build.id, expected.duration))
+    });
+    Ok(expected.collect())
+}
+
 /// Returns the durations of earlier builds that each build is compared with.
 async fn samples(agent: &AgentState, builds: &[&Build]) -> Result<Vec<Samples>, ApiError> {
     let subject = |build: &&Build| (build.machine.clone(), build.target.clone());

@@ -1,0 +1,138 @@
+//! The web pages: routes, and the rights of their readers. The pages themselves are in the crate
+//! `web`; the files here gather what they show.
+
+mod answer;
+mod overview;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Extension, Path, Request, State};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use config::settings::WebMode;
+use web::{Frame, Section, Viewer, asset};
+
+use super::auth::{Auth, Caller, Peer};
+use super::error::ApiError;
+use super::events;
+use answer::error_page;
+use state::AgentState;
+
+/// The policy of the pages: everything comes from this server, and nothing is inline.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
+    connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The state of the check of rights.
+struct Access {
+    agent: Arc<AgentState>,
+    auth: Arc<Auth>,
+    mode: WebMode,
+}
+
+/// Returns the routes of the pages; none if the settings turn them off.
+pub(super) fn routes(agent: &Arc<AgentState>, auth: &Arc<Auth>) -> Router<Arc<AgentState>> {
+    let mode = agent.settings().http.web;
+    if mode == WebMode::Off {
+        return Router::new();
+    }
+    let access = Access {
+        agent: Arc::clone(agent),
+        auth: Arc::clone(auth),
+        mode,
+    };
+    let pages = Router::new()
+        .route("/", get(overview::show))
+        .route("/events", get(events::stream));
+    pages
+        .route_layer(middleware::from_fn_with_state(Arc::new(access), admit))
+        .route("/static/{name}", get(file))
+        .route_layer(middleware::from_fn(protect))
+}
+
+/// Admits the readers of pages, and adds a [`Viewer`] to the request, and the [`Caller`] if there is
+/// one. Actions need a caller with the right to them, and pages that have them.
+async fn admit(
+    State(access): State<Arc<Access>>,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = access
+        .auth
+        .identify(&peer, request.method(), request.headers());
+    let refuse = |error: ApiError| error_page(&access.agent, Viewer::default(), error);
+    let caller = match caller.await {
+        Ok(caller) => caller,
+        Err(error) => return refuse(error),
+    };
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let viewer = viewer(access.mode, caller.as_ref());
+    if !reads && access.mode == WebMode::Read {
+        let error = "the pages of this host have no actions (setting http.web)";
+        return refuse(ApiError::forbidden(error));
+    }
+    if caller.is_none() && access.mode == WebMode::Full {
+        return refuse(ApiError::missing_token());
+    }
+    if !reads && !viewer.may_submit() {
+        return error_page(
+            &access.agent,
+            viewer,
+            ApiError::forbidden("this action needs the scope submit"),
+        );
+    }
+    request.extensions_mut().insert(viewer);
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
+    next.run(request).await
+}
+
+/// Returns the reader of a page.
+fn viewer(mode: WebMode, caller: Option<&Caller>) -> Viewer {
+    Viewer {
+        name: caller.map(|caller| caller.submitter.to_string()),
+        scope: caller
+            .filter(|_| mode == WebMode::Full)
+            .map(|caller| caller.scope),
+    }
+}
+
+/// Adds the headers that keep pages from doing what they are not made for.
+async fn protect(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Returns a file that pages refer to.
+async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
+    let asset =
+        asset(&name).ok_or_else(|| ApiError::not_found(format!("there is no file {name}")))?;
+    let headers = [
+        (header::CONTENT_TYPE, asset.media_type),
+        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+    ];
+    Ok((headers, asset.content).into_response())
+}
+
+/// Returns the parts that all pages share.
+fn frame(agent: &AgentState, viewer: Viewer, section: Section, title: impl Into<String>) -> Frame {
+    Frame {
+        title: title.into(),
+        section,
+        host: agent.settings().name.clone(),
+        viewer,
+        refresh_seconds: None,
+    }
+}

@@ -1,0 +1,18 @@
+//! The web pages of the agent: HTML from the messages of the API.
+//!
+//! Every page is a value that is rendered by a template, without files, clocks or requests. The
+//! agent gathers what a page shows, and answers with [`askama::Template::render`].
+
+mod assets;
+mod frame;
+mod marks;
+mod message;
+mod overview;
+mod words;
+
+pub use askama::Template;
+
+pub use assets::{Asset, asset};
+pub use frame::{Frame, Section, Viewer};
+pub use message::Message;
+pub use overview::{Overview, RunningBuild};
