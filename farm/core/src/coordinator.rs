@@ -1,0 +1,80 @@
+//! The coordinator: each request of a host or client is a small state machine that asks the store.
+//!
+//! Coordinators have no leader and keep nothing that must survive. Any number of them may serve one
+//! farm, because the store alone decides.
+
+use std::collections::BTreeMap;
+
+use crate::messages::{Reply, Request};
+use crate::operation::{Answer, HostRow, Operation, Unknown};
+use crate::{HostId, Moment, Terms};
+
+mod polls;
+mod requests;
+
+use polls::PollHandling;
+use requests::PlainHandling;
+
+/// The next step of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Ask the store.
+    Ask(Operation),
+    /// Continue at this time, or earlier if the queue has changed.
+    Wait(Moment),
+    /// Answer.
+    Reply(Reply),
+}
+
+/// The view of a coordinator that all its requests share. Each placement works without it.
+#[derive(Debug, Clone, Default)]
+pub struct FarmView {
+    /// The hosts that are alive, as they were read last.
+    pub hosts: BTreeMap<HostId, HostRow>,
+}
+
+/// A request that is being handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handling {
+    /// A poll.
+    Poll(Box<PollHandling>),
+    /// Any other request.
+    Plain(Box<PlainHandling>),
+}
+
+impl Handling {
+    /// Begins to handle a request, and returns its first step.
+    pub fn begin(request: Request, terms: Terms, now: Moment) -> (Self, Step) {
+        match request {
+            Request::Poll(host, poll) => {
+                let (handling, step) = PollHandling::begin(host, poll, terms, now);
+                (Self::Poll(Box::new(handling)), step)
+            }
+            other => {
+                let (handling, step) = PlainHandling::begin(other, terms);
+                (Self::Plain(Box::new(handling)), step)
+            }
+        }
+    }
+
+    /// Continues with the answer of the store.
+    pub fn answered(
+        &mut self,
+        now: Moment,
+        view: &FarmView,
+        answer: Result<Answer, Unknown>,
+    ) -> Step {
+        match self {
+            Self::Poll(handling) => handling.answered(now, view, answer),
+            Self::Plain(handling) => handling.answered(answer),
+        }
+    }
+
+    /// Continues after [`Step::Wait`].
+    pub fn waited(&mut self) -> Step {
+        match self {
+            Self::Poll(handling) => handling.waited(),
+            Self::Plain(_) => Step::Reply(Reply::Unavailable),
+        }
+    }
+}

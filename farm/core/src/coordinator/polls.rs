@@ -1,0 +1,129 @@
+//! Polls of hosts: a sign of life, a placement, a claim.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::MachineName;
+
+use super::{FarmView, Step};
+use crate::messages::{Grant, Poll, PollAnswer, Reply};
+use crate::operation::{Answer, Operation, Unknown};
+use crate::placement::{Placement, place};
+use crate::{HostId, Moment, Revision, Terms};
+
+/// The most builds of one submitter and machine that a placement looks at.
+const CANDIDATES_MAX: u64 = 32;
+
+/// A poll that is being handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PollHandling {
+    host: HostId,
+    poll: Poll,
+    hold_until: Moment,
+    beat: u64,
+    leases: Vec<Grant>,
+    published: BTreeMap<MachineName, Revision>,
+}
+
+impl PollHandling {
+    pub(super) fn begin(host: HostId, poll: Poll, terms: Terms, now: Moment) -> (Self, Step) {
+        let beat = Operation::Beat(host, poll.offer.clone());
+        let handling = Self {
+            host,
+            poll,
+            hold_until: now.after(terms.hold_ms),
+            beat: 0,
+            leases: Vec::new(),
+            published: BTreeMap::new(),
+        };
+        (handling, Step::Ask(beat))
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        now: Moment,
+        view: &FarmView,
+        answer: Result<Answer, Unknown>,
+    ) -> Step {
+        match answer {
+            Ok(Answer::Beaten {
+                beat,
+                leases,
+                published,
+                drained,
+            }) => {
+                self.beat = beat;
+                self.leases = leases;
+                self.published = published;
+                if drained || self.has_news() {
+                    return self.reply();
+                }
+                self.look()
+            }
+            Ok(Answer::Candidates { builds, used_ms }) => {
+                let picks = place(&Placement {
+                    host: self.host,
+                    offer: &self.poll.offer,
+                    published: &self.published,
+                    builds: &builds,
+                    used_ms: &used_ms,
+                    hosts: &view.hosts,
+                });
+                if !picks.is_empty() {
+                    return Step::Ask(Operation::Claim {
+                        host: self.host,
+                        beat: self.beat,
+                        picks,
+                    });
+                }
+                self.wait(now)
+            }
+            Ok(Answer::Claimed(claimed)) => {
+                self.leases.extend(claimed);
+                self.reply()
+            }
+            Ok(Answer::NotFound) => Step::Reply(Reply::NotFound(format!(
+                "host {} does not exist in the farm; it must enrol again",
+                self.host.0
+            ))),
+            // A claim that was committed all the same is granted by the next poll.
+            Ok(_) | Err(Unknown) => Step::Reply(Reply::Unavailable),
+        }
+    }
+
+    pub(super) fn waited(&mut self) -> Step {
+        self.look()
+    }
+
+    /// Returns true if the host does not know one of its leases, or a cancellation.
+    fn has_news(&self) -> bool {
+        let held: BTreeSet<_> = self.poll.held.iter().copied().collect();
+        let known: BTreeSet<_> = self.leases.iter().map(|it| it.lease).collect();
+        held != known || self.leases.iter().any(|it| it.canceled)
+    }
+
+    fn look(&self) -> Step {
+        let offer = &self.poll.offer;
+        if offer.halt.is_some() || offer.free.guests == 0 || offer.machines.is_empty() {
+            return self.reply();
+        }
+        Step::Ask(Operation::Candidates {
+            machines: offer.machines.keys().cloned().collect(),
+            most: CANDIDATES_MAX,
+        })
+    }
+
+    fn wait(&self, now: Moment) -> Step {
+        if now >= self.hold_until {
+            return self.reply();
+        }
+        Step::Wait(self.hold_until)
+    }
+
+    fn reply(&self) -> Step {
+        Step::Reply(Reply::Leases(PollAnswer {
+            id: self.poll.id,
+            leases: self.leases.clone(),
+            published: self.published.clone(),
+        }))
+    }
+}

@@ -1,0 +1,83 @@
+//! The requests that are one operation of the store. If its commit is unknown, it is repeated.
+
+use super::Step;
+use crate::Terms;
+use crate::messages::{Reply, Request};
+use crate::operation::{Answer, Operation, Unknown};
+
+/// The most attempts of one operation.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// A request that is one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainHandling {
+    request: Request,
+    attempts_max: u64,
+    attempts: u32,
+}
+
+impl PlainHandling {
+    pub(super) fn begin(request: Request, terms: Terms) -> (Self, Step) {
+        let handling = Self {
+            request,
+            attempts_max: terms.attempts_max,
+            attempts: 1,
+        };
+        let step = handling.ask();
+        (handling, step)
+    }
+
+    pub(super) fn answered(&mut self, answer: Result<Answer, Unknown>) -> Step {
+        match answer {
+            Ok(answer) => Step::Reply(reply(&self.request, answer)),
+            Err(Unknown) if self.attempts < ATTEMPTS_MAX => {
+                self.attempts += 1;
+                self.ask()
+            }
+            Err(Unknown) => Step::Reply(Reply::Unavailable),
+        }
+    }
+
+    fn ask(&self) -> Step {
+        match self.request.clone() {
+            // It has a state machine of its own.
+            Request::Poll(..) => Step::Reply(Reply::Unavailable),
+            Request::Report(host, report) => {
+                Step::Ask(Operation::Finish(host, report.lease, report.outcome))
+            }
+            Request::Release(host, lease) => Step::Ask(Operation::Release {
+                host,
+                lease,
+                attempts_max: self.attempts_max,
+            }),
+            Request::Submit(submission) => Step::Ask(Operation::Submit(submission)),
+            Request::Cancel(build) => Step::Ask(Operation::Cancel(build)),
+            Request::Publish(machine, revision) => Step::Ask(Operation::Publish(machine, revision)),
+            Request::Drain(host, drained) => Step::Ask(Operation::Drain(host, drained)),
+        }
+    }
+}
+
+/// Returns the reply to a request for the answer of the store.
+fn reply(request: &Request, answer: Answer) -> Reply {
+    match (request, answer) {
+        (Request::Report(_, report), Answer::Recorded) => Reply::Recorded(report.lease),
+        (Request::Report(_, report), Answer::Stale) => Reply::Stale(report.lease),
+        (Request::Release(_, lease), Answer::Recorded) => Reply::Released(*lease),
+        (Request::Release(_, lease), Answer::Stale) => Reply::Stale(*lease),
+        (Request::Submit(_), Answer::Submitted(build)) => Reply::Submitted(build),
+        (Request::Cancel(build), Answer::Canceled) => Reply::Canceled(*build),
+        (Request::Cancel(build), Answer::Finished(outcome)) => Reply::Finished(*build, outcome),
+        (Request::Publish(machine, _), Answer::Published(revision)) => {
+            Reply::Published(machine.clone(), revision)
+        }
+        (Request::Drain(..), Answer::Done) => Reply::Done,
+        (Request::Cancel(build), Answer::NotFound) => {
+            Reply::NotFound(format!("build {build} does not exist in the farm"))
+        }
+        (Request::Drain(host, _), Answer::NotFound) => {
+            Reply::NotFound(format!("host {} does not exist in the farm", host.0))
+        }
+        _ => Reply::Unavailable,
+    }
+}

@@ -1,0 +1,303 @@
+//! The host's side of the farm: polls, leases, guests and the outbox of results.
+//!
+//! A lease is on disk before its guest starts, and a result is on disk before it is reported. A guest
+//! runs until the deadline of its lease, which only the answer to a poll moves, counted from the time
+//! at which that poll was sent. A lease starts one guest at most: if that is lost, the lease is given
+//! back, which the farm counts, so that a build that kills its hosts comes to an end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::MachineName;
+use config::task::Outcome;
+
+use crate::messages::{Grant, PollAnswer, PollId, Report};
+use crate::{Lease, Moment, Requirements, Revision, Terms};
+
+mod answers;
+mod recovery;
+
+pub use recovery::{OnDisk, Recovered};
+
+/// An event on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// The time that was asked for has come.
+    Tick,
+    /// A coordinator has answered a poll.
+    Answered(PollAnswer),
+    /// A lease is on disk.
+    Recorded(Lease),
+    /// A guest has ended with a result.
+    Ended(Lease, Outcome),
+    /// A guest has ended without a result.
+    Gone(Lease),
+    /// A result is on disk.
+    Stored(Lease),
+    /// The farm has the result or the lease back, or does not want it any more.
+    Settled(Lease),
+    /// A revision has arrived and is current.
+    Fetched(MachineName, Revision),
+}
+
+/// An effect of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a poll. The caller adds the offer.
+    Poll(PollId, Vec<Lease>),
+    /// Write a lease to the disk, then give [`Input::Recorded`].
+    Record(Lease, Requirements),
+    /// Start a guest that ends at this time unless its guard is moved.
+    Start(Lease, Moment),
+    /// Move the guard of a guest.
+    Guard(Lease, Moment),
+    /// End a guest, then give [`Input::Gone`].
+    Stop(Lease),
+    /// Write a result to the disk, then give [`Input::Stored`].
+    Store(Report),
+    /// Send a result.
+    Report(Report),
+    /// Give a lease back.
+    Release(Lease),
+    /// Delete the lease and its result from the disk.
+    Forget(Lease),
+    /// Fetch a revision, then give [`Input::Fetched`].
+    Fetch(MachineName, Revision),
+}
+
+/// The state of a lease that has no result yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Held {
+    /// It is being written to the disk.
+    Recording(Moment),
+    /// It has lost its guest and is given back, again at this time.
+    Releasing(Moment),
+    /// Its guest runs until the deadline.
+    Running(Moment),
+    /// Its guest is being ended.
+    Stopping(Next),
+}
+
+/// The fate of a lease whose guest is being ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It is given back.
+    Release,
+    /// It is over.
+    Forget,
+    /// Its result is `abort`.
+    Abort,
+}
+
+/// A result that the farm does not have yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pending {
+    outcome: Outcome,
+    /// The time at which it is sent again; `None` until it is on disk.
+    due: Option<Moment>,
+}
+
+/// A poll without an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Waiting {
+    id: PollId,
+    sent: Moment,
+    listed: Vec<Lease>,
+    /// The leases that were settled since it was sent. Its answer may still name them.
+    settled: BTreeSet<Lease>,
+}
+
+/// The state machine of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostAgent {
+    terms: Terms,
+    incarnation: u64,
+    polls: u64,
+    waiting: Option<Waiting>,
+    poll_due: Moment,
+    held: BTreeMap<Lease, Held>,
+    outbox: BTreeMap<Lease, Pending>,
+    revisions: BTreeMap<MachineName, Revision>,
+    fetching: BTreeSet<MachineName>,
+}
+
+impl HostAgent {
+    /// Creates the state of a host after the start of its agent. `recovered` is what was found.
+    pub fn new(
+        terms: Terms,
+        incarnation: u64,
+        now: Moment,
+        recovered: Recovered,
+    ) -> (Self, Vec<Effect>) {
+        recovery::recover(terms, incarnation, now, recovered)
+    }
+
+    /// Handles an event.
+    pub fn step(&mut self, now: Moment, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::Tick => self.tick(now, &mut effects),
+            Input::Answered(answer) => self.answered(now, answer, &mut effects),
+            Input::Recorded(lease) => self.recorded(now, lease, &mut effects),
+            Input::Ended(lease, outcome) => self.ended(lease, outcome, &mut effects),
+            Input::Gone(lease) => self.gone(now, lease, &mut effects),
+            Input::Stored(lease) => self.stored(now, lease, &mut effects),
+            Input::Settled(lease) => self.settled(now, lease, &mut effects),
+            Input::Fetched(machine, revision) => self.fetched(machine, revision),
+        }
+        effects
+    }
+
+    /// Returns the time at which [`Input::Tick`] is needed.
+    pub fn wake(&self) -> Moment {
+        let poll = match &self.waiting {
+            Some(waiting) => waiting.sent.after(self.terms.request_ms),
+            None => self.poll_due,
+        };
+        let guests = self.held.values().filter_map(|held| match held {
+            Held::Running(due) | Held::Releasing(due) => Some(*due),
+            Held::Recording(_) | Held::Stopping(_) => None,
+        });
+        let reports = self.outbox.values().filter_map(|it| it.due);
+        guests.chain(reports).fold(poll, Moment::min)
+    }
+
+    /// Returns the leases whose builds take resources of the host.
+    pub fn busy(&self) -> impl Iterator<Item = Lease> {
+        self.held.keys().copied()
+    }
+
+    /// Returns the current revision of each machine.
+    pub fn revisions(&self) -> &BTreeMap<MachineName, Revision> {
+        &self.revisions
+    }
+
+    /// Returns true if the host has a result that the farm does not have.
+    pub fn has_results(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    fn tick(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        for (lease, held) in &mut self.held {
+            match held {
+                Held::Running(deadline) if *deadline <= now => {
+                    *held = Held::Stopping(Next::Release);
+                    effects.push(Effect::Stop(*lease));
+                }
+                Held::Releasing(due) if *due <= now => {
+                    *due = now.after(self.terms.request_ms);
+                    effects.push(Effect::Release(*lease));
+                }
+                _ => {}
+            }
+        }
+        let given_up = |it: &Waiting| it.sent.after(self.terms.request_ms) <= now;
+        if self.waiting.as_ref().is_some_and(given_up) {
+            self.waiting = None;
+            self.poll_due = now;
+        }
+        if self.waiting.is_none() && self.poll_due <= now {
+            effects.push(self.poll(now));
+        }
+        for (lease, pending) in &mut self.outbox {
+            if pending.due.is_some_and(|due| due <= now) {
+                pending.due = Some(now.after(self.terms.request_ms));
+                effects.push(Effect::Report(Report {
+                    lease: *lease,
+                    outcome: pending.outcome,
+                }));
+            }
+        }
+    }
+
+    fn poll(&mut self, now: Moment) -> Effect {
+        self.polls += 1;
+        let id = PollId {
+            incarnation: self.incarnation,
+            number: self.polls,
+        };
+        let listed: Vec<_> = self
+            .held
+            .keys()
+            .chain(self.outbox.keys())
+            .copied()
+            .collect();
+        self.waiting = Some(Waiting {
+            id,
+            sent: now,
+            listed: listed.clone(),
+            settled: BTreeSet::new(),
+        });
+        Effect::Poll(id, listed)
+    }
+
+    fn recorded(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {
+        let Some(Held::Recording(deadline)) = self.held.get(&lease) else {
+            return;
+        };
+        let deadline = *deadline;
+        if now < deadline {
+            effects.push(Effect::Start(lease, deadline));
+            self.held.insert(lease, Held::Running(deadline));
+        } else {
+            self.held.insert(lease, Held::Releasing(now));
+        }
+    }
+
+    fn ended(&mut self, lease: Lease, outcome: Outcome, effects: &mut Vec<Effect>) {
+        match self.held.remove(&lease) {
+            Some(Held::Stopping(Next::Forget)) => effects.push(Effect::Forget(lease)),
+            Some(Held::Stopping(Next::Abort)) => self.conclude(lease, Outcome::Abort, effects),
+            Some(_) => self.conclude(lease, outcome, effects),
+            None => {}
+        }
+    }
+
+    fn gone(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {
+        match self.held.get(&lease) {
+            Some(Held::Running(_) | Held::Stopping(Next::Release)) => {
+                self.held.insert(lease, Held::Releasing(now));
+            }
+            Some(Held::Stopping(Next::Forget)) => {
+                self.held.remove(&lease);
+                effects.push(Effect::Forget(lease));
+            }
+            Some(Held::Stopping(Next::Abort)) => {
+                self.held.remove(&lease);
+                self.conclude(lease, Outcome::Abort, effects);
+            }
+            Some(Held::Recording(_) | Held::Releasing(_)) | None => {}
+        }
+    }
+
+    fn conclude(&mut self, lease: Lease, outcome: Outcome, effects: &mut Vec<Effect>) {
+        self.outbox.insert(lease, Pending { outcome, due: None });
+        effects.push(Effect::Store(Report { lease, outcome }));
+    }
+
+    fn stored(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {
+        if let Some(pending) = self.outbox.get_mut(&lease) {
+            pending.due = Some(now);
+            self.tick(now, effects);
+        }
+    }
+
+    fn settled(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {
+        let released = matches!(self.held.get(&lease), Some(Held::Releasing(_)));
+        if released {
+            self.held.remove(&lease);
+        }
+        if released || self.outbox.remove(&lease).is_some() {
+            if let Some(waiting) = &mut self.waiting {
+                waiting.settled.insert(lease);
+            }
+            effects.push(Effect::Forget(lease));
+            self.poll_due = now;
+        }
+    }
+
+    fn fetched(&mut self, machine: MachineName, revision: Revision) {
+        self.fetching.remove(&machine);
+        let current = self.revisions.entry(machine).or_default();
+        *current = revision.max(*current);
+    }
+}

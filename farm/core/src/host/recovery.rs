@@ -1,0 +1,87 @@
+//! The start of a host's agent: it continues with what is on disk and with the guests that still run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::MachineName;
+use config::task::Outcome;
+
+use super::{Effect, Held, HostAgent, Pending};
+use crate::messages::Report;
+use crate::{Lease, Moment, Revision, Terms};
+
+/// A lease on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDisk {
+    /// It has no result.
+    Lease,
+    /// Its guest has left a result, which a power failure could still destroy.
+    Left(Outcome),
+    /// It has a result, which the farm may not have.
+    Result(Outcome),
+}
+
+/// Everything that an agent finds when it starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The leases on disk.
+    pub disk: BTreeMap<Lease, OnDisk>,
+    /// The guests that run, each with its guard.
+    pub guests: BTreeMap<Lease, Moment>,
+    /// The current revision of each machine.
+    pub revisions: BTreeMap<MachineName, Revision>,
+}
+
+/// Returns the state of a host that continues, and the effects that clean it.
+///
+/// Without an answer of the farm, a guest is never started and no deadline is moved.
+pub(super) fn recover(
+    terms: Terms,
+    incarnation: u64,
+    now: Moment,
+    recovered: Recovered,
+) -> (HostAgent, Vec<Effect>) {
+    let Recovered {
+        disk,
+        guests,
+        revisions,
+    } = recovered;
+    let mut effects = Vec::new();
+    let (mut held, mut outbox) = (BTreeMap::new(), BTreeMap::new());
+    for (lease, on_disk) in &disk {
+        match on_disk {
+            OnDisk::Lease => {
+                let state = guests
+                    .get(lease)
+                    .map_or(Held::Releasing(now), |it| Held::Running(*it));
+                held.insert(*lease, state);
+            }
+            OnDisk::Left(outcome) => {
+                let (lease, outcome) = (*lease, *outcome);
+                outbox.insert(lease, Pending { outcome, due: None });
+                effects.push(Effect::Store(Report { lease, outcome }));
+            }
+            OnDisk::Result(outcome) => {
+                let outcome = *outcome;
+                let due = Some(now);
+                outbox.insert(*lease, Pending { outcome, due });
+            }
+        }
+    }
+    for lease in guests.keys() {
+        if !held.contains_key(lease) {
+            effects.push(Effect::Stop(*lease));
+        }
+    }
+    let agent = HostAgent {
+        terms,
+        incarnation,
+        polls: 0,
+        waiting: None,
+        poll_due: now,
+        held,
+        outbox,
+        revisions,
+        fetching: BTreeSet::new(),
+    };
+    (agent, effects)
+}

@@ -1,0 +1,121 @@
+//! The messages between hosts, clients and coordinators.
+
+use std::collections::BTreeMap;
+
+use config::builds::{Priority, Submitter};
+use config::task::Outcome;
+use config::{BuildId, MachineName};
+use serde::{Deserialize, Serialize};
+
+use crate::{HostId, Lease, Offer, Requirements, Revision};
+
+/// The identity of one poll among all polls of a host, also of its earlier processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PollId {
+    /// The random number of the agent's process.
+    pub incarnation: u64,
+    /// The number of the poll in that process.
+    pub number: u64,
+}
+
+/// A host's sign of life, with its offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poll {
+    /// The identity of the poll.
+    pub id: PollId,
+    /// The leases that the host knows.
+    pub held: Vec<Lease>,
+    /// The state of the host.
+    pub offer: Offer,
+}
+
+/// A lease of a host with everything that it needs to run the build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The lease.
+    pub lease: Lease,
+    /// The needs of the build.
+    pub requirements: Requirements,
+    /// True if the build was canceled: its guest is ended, and the result is `abort`.
+    pub canceled: bool,
+}
+
+/// The answer to a poll: all leases of the host, old and new. A lease that the host has named and that
+/// is absent here is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollAnswer {
+    /// The identity of the poll.
+    pub id: PollId,
+    /// The leases.
+    pub leases: Vec<Grant>,
+    /// The revisions that the farm has published of the host's machines.
+    pub published: BTreeMap<MachineName, Revision>,
+}
+
+/// The result of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The lease under which the build ran.
+    pub lease: Lease,
+    /// The outcome.
+    pub outcome: Outcome,
+}
+
+/// A request for a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    /// The idempotency key, unique in the farm.
+    pub key: String,
+    /// The submitter.
+    pub submitter: Submitter,
+    /// The priority.
+    pub priority: Priority,
+    /// The needs of the build.
+    pub requirements: Requirements,
+}
+
+/// A request to a coordinator. A host is the one that the connection's key belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A host tells what it has, and takes builds.
+    Poll(HostId, Poll),
+    /// A host reports a result.
+    Report(HostId, Report),
+    /// A host gives a lease back whose guest it has lost.
+    Release(HostId, Lease),
+    /// A client requests a build.
+    Submit(Submission),
+    /// A client cancels a build.
+    Cancel(BuildId),
+    /// A client makes a revision of a machine current in the farm.
+    Publish(MachineName, Revision),
+    /// A client stops or permits new builds on a host.
+    Drain(HostId, bool),
+}
+
+/// The answer of a coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The leases of the host.
+    Leases(PollAnswer),
+    /// The farm has the result.
+    Recorded(Lease),
+    /// The farm has the lease back.
+    Released(Lease),
+    /// The lease belongs to others by now, or the build has a result. The host drops what it has.
+    Stale(Lease),
+    /// The build is in the queue.
+    Submitted(BuildId),
+    /// The build ends as `abort`, or has ended so already.
+    Canceled(BuildId),
+    /// The build already has another result.
+    Finished(BuildId, Outcome),
+    /// The revision that is current now: that of the request or a newer one.
+    Published(MachineName, Revision),
+    /// The change is made.
+    Done,
+    /// The request names something that the farm does not have.
+    NotFound(String),
+    /// The request may or may not have had its effect. It is repeated later.
+    Unavailable,
+}

@@ -1,0 +1,153 @@
+//! The values of the farm: builds and their requirements, hosts and their offers, leases, times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use config::{BuildId, MachineName, ResourceName, ToolchainName};
+use serde::{Deserialize, Serialize};
+
+/// The number of a host in its farm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HostId(pub u64);
+
+/// The fencing token of a lease: each claim of a build raises it.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+/// The number of a machine's revision in the farm. It only rises.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+/// The right of one host to run one attempt of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Lease {
+    /// The build.
+    pub build: BuildId,
+    /// The claim.
+    pub epoch: Epoch,
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.build, self.epoch.0)
+    }
+}
+
+/// A time on the monotonic clock of one computer, in milliseconds since its start. Moments of two
+/// computers are never compared.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Returns the time some milliseconds later.
+    #[must_use]
+    pub fn after(self, milliseconds: u64) -> Self {
+        Self(self.0.saturating_add(milliseconds))
+    }
+
+    /// Returns the milliseconds since an earlier time.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The time limits that coordinators and hosts of a farm agree on, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The time without a sign of life after which a host has lost its leases.
+    pub lease_ms: u64,
+    /// The time for which a coordinator holds a poll that finds no build.
+    pub hold_ms: u64,
+    /// The time after which a request without an answer is given up.
+    pub request_ms: u64,
+    /// The pause between two polls of a host.
+    pub poll_ms: u64,
+    /// The number of lost hosts or guests after which a build is given up.
+    pub attempts_max: u64,
+}
+
+impl Terms {
+    /// Returns the time until which a host may use a lease that a poll sent at `sent` confirmed: one
+    /// half of it. The other half covers the end of the guest and clocks of different speeds.
+    pub fn deadline(&self, sent: Moment) -> Moment {
+        sent.after(self.lease_ms / 2)
+    }
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            lease_ms: 60_000,
+            hold_ms: 5_000,
+            request_ms: 15_000,
+            poll_ms: 200,
+            attempts_max: 5,
+        }
+    }
+}
+
+/// The needs of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Requirements {
+    /// The machine that it runs on.
+    pub machine: MachineName,
+    /// The toolchain.
+    pub toolchain: ToolchainName,
+    /// The processors.
+    pub cpus: u64,
+    /// The memory, in MiB.
+    pub memory_mib: u64,
+    /// The countable resources.
+    #[serde(default)]
+    pub resources: BTreeMap<ResourceName, u64>,
+}
+
+/// Resources of a host for guests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// The guest slots.
+    pub guests: u64,
+    /// The processors.
+    pub cpus: u64,
+    /// The memory, in MiB.
+    pub memory_mib: u64,
+    /// The countable resources.
+    #[serde(default)]
+    pub resources: BTreeMap<ResourceName, u64>,
+}
+
+/// A machine that a host has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedMachine {
+    /// The current revision on the host.
+    pub revision: Revision,
+    /// The toolchains with a bootstrapped image.
+    pub toolchains: BTreeSet<ToolchainName>,
+    /// True if builds start from a checkpoint.
+    pub frozen: bool,
+    /// True if the caches of the machine have content.
+    pub cached: bool,
+}
+
+/// The state of a host, as it tells the farm: what it has, and what is free.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The machines.
+    pub machines: BTreeMap<MachineName, OfferedMachine>,
+    /// The resources of the idle host.
+    pub total: Capacity,
+    /// The resources that are free now.
+    pub free: Capacity,
+    /// The reason for which no guest starts now, such as host pressure.
+    pub halt: Option<String>,
+}

@@ -1,0 +1,177 @@
+//! The operations of the store, each one transaction, and their answers.
+//!
+//! Every operation may be repeated: a commit whose answer got lost is simply tried again.
+
+use std::collections::BTreeMap;
+
+use config::builds::{Priority, Submitter};
+use config::task::Outcome;
+use config::{BuildId, MachineName};
+
+use crate::messages::{Grant, Submission};
+use crate::{Epoch, HostId, Lease, Offer, Requirements, Revision};
+
+/// A build that is to be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// The build.
+    pub build: BuildId,
+    /// Its epoch as it was read. The claim raises it.
+    pub epoch: Epoch,
+    /// The revision that the host would use.
+    pub revision: Revision,
+    /// The time that is charged to the submitter until the true one is known.
+    pub charge_ms: u64,
+}
+
+/// A transaction on the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Adds a build, unless one has the same idempotency key.
+    Submit(Submission),
+    /// Marks a build as canceled. One that waits is finished.
+    Cancel(BuildId),
+    /// Raises the beat of a host, stores its offer and reads its leases.
+    Beat(HostId, Offer),
+    /// Reads builds in the queue, some of each submitter.
+    Candidates {
+        /// The machines of the host.
+        machines: Vec<MachineName>,
+        /// The most builds of one submitter and machine.
+        most: u64,
+    },
+    /// Claims builds for a host: those that are still as they were read, and none if the beat of the
+    /// host has changed. Raises the beat, so that one poll claims once.
+    Claim {
+        /// The host.
+        host: HostId,
+        /// Its beat, as the poll raised it.
+        beat: u64,
+        /// The builds.
+        picks: Vec<Pick>,
+    },
+    /// Records a result, if the lease is the newest one of its build and belongs to the host.
+    Finish(HostId, Lease, Outcome),
+    /// Returns a build to the queue, under the same condition. It counts like a lost host.
+    Release {
+        /// The host.
+        host: HostId,
+        /// Its lease.
+        lease: Lease,
+        /// The number of losses after which the build is finished as `abnormal`.
+        attempts_max: u64,
+    },
+    /// Reads all hosts.
+    Hosts,
+    /// Takes all leases from a host whose beat is still this one.
+    Rescue {
+        /// The host.
+        host: HostId,
+        /// Its beat.
+        beat: u64,
+        /// The number of losses after which a build is finished as `abnormal`.
+        attempts_max: u64,
+    },
+    /// Makes a revision current, if it is newer.
+    Publish(MachineName, Revision),
+    /// Sets or resets the drain of a host.
+    Drain(HostId, bool),
+    /// Reads a build.
+    Show(BuildId),
+}
+
+/// A build in the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The build.
+    pub build: BuildId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The submitter.
+    pub submitter: Submitter,
+    /// The priority.
+    pub priority: Priority,
+    /// The needs.
+    pub requirements: Requirements,
+    /// The time since it was submitted, by the clock of the store.
+    pub waited_ms: u64,
+}
+
+/// A host, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRow {
+    /// The host.
+    pub host: HostId,
+    /// The number of its signs of life.
+    pub beat: u64,
+    /// The number of its leases.
+    pub leases: u64,
+    /// True if no build is placed there.
+    pub drained: bool,
+    /// The last offer.
+    pub offer: Offer,
+}
+
+/// The state of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRow {
+    /// The needs.
+    pub requirements: Requirements,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The host that has the lease.
+    pub host: Option<HostId>,
+    /// The outcome of a finished build.
+    pub outcome: Option<Outcome>,
+}
+
+/// The answer of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The build of the idempotency key.
+    Submitted(BuildId),
+    /// The cancellation is recorded.
+    Canceled,
+    /// The build has this outcome already.
+    Finished(Outcome),
+    /// The state of the host.
+    Beaten {
+        /// The new beat.
+        beat: u64,
+        /// The leases of the host.
+        leases: Vec<Grant>,
+        /// The revisions of its machines that the farm has published.
+        published: BTreeMap<MachineName, Revision>,
+        /// True if no build is placed there.
+        drained: bool,
+    },
+    /// The builds in the queue.
+    Candidates {
+        /// The builds.
+        builds: Vec<Candidate>,
+        /// The recent use of their submitters, in milliseconds.
+        used_ms: BTreeMap<Submitter, u64>,
+    },
+    /// The builds that the host got.
+    Claimed(Vec<Grant>),
+    /// The result is recorded, now or by an earlier repetition; or the lease is given back.
+    Recorded,
+    /// The lease is not the newest one, is not the host's, or the build is finished otherwise.
+    Stale,
+    /// The hosts.
+    Hosts(Vec<HostRow>),
+    /// The leases that were taken.
+    Rescued(Vec<Lease>),
+    /// The current revision.
+    Published(Revision),
+    /// The change is made.
+    Done,
+    /// The state of a build.
+    Build(BuildRow),
+    /// There is no such host or build.
+    NotFound,
+}
+
+/// A transaction of which nobody knows if it was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown;

@@ -1,0 +1,124 @@
+//! The placement of builds on a host: a pure function of what the host offers and what waits.
+
+use std::collections::BTreeMap;
+
+use config::MachineName;
+use config::builds::Submitter;
+
+use crate::operation::{Candidate, HostRow, Pick};
+use crate::{Capacity, HostId, Offer, Requirements, Revision};
+
+mod refusal;
+
+pub use refusal::{Refusal, refusal, why};
+
+/// The time for which a build waits for a host that has its checkpoint or caches.
+const LOCALITY_MS: u64 = 5_000;
+/// The time after which the priority of a waiting build has risen by one.
+const AGING_MS: u64 = 600_000;
+/// The time that is charged for a build until its true one is known.
+const CHARGE_MS: u64 = 60_000;
+
+/// Everything that a placement depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Placement<'a> {
+    /// The host.
+    pub host: HostId,
+    /// Its offer.
+    pub offer: &'a Offer,
+    /// The revisions that the farm has published.
+    pub published: &'a BTreeMap<MachineName, Revision>,
+    /// The builds in the queue.
+    pub builds: &'a [Candidate],
+    /// The recent use of submitters.
+    pub used_ms: &'a BTreeMap<Submitter, u64>,
+    /// The hosts that are alive, as they were read last.
+    pub hosts: &'a BTreeMap<HostId, HostRow>,
+}
+
+/// Returns the builds that the host gets, in the order in which they were chosen.
+///
+/// Higher priorities come first, then submitters with less use of the farm, then older builds.
+pub fn place(placement: &Placement<'_>) -> Vec<Pick> {
+    let mut free = placement.offer.free.clone();
+    let mut used = placement.used_ms.clone();
+    let mut waiting: Vec<&Candidate> = placement.builds.iter().collect();
+    let mut picks = Vec::new();
+    if placement.offer.halt.is_some() {
+        return picks;
+    }
+    while free.guests > 0 {
+        let offer = placement.offer;
+        let fits = |it: &&&Candidate| {
+            refusal(offer, &free, &it.requirements, placement.published).is_none()
+                && !waits_for_better(placement, it)
+        };
+        let best = waiting.iter().filter(fits).min_by_key(|it| rank(it, &used));
+        let Some(best) = best.copied() else {
+            break;
+        };
+        waiting.retain(|it| it.build != best.build);
+        take(&mut free, &best.requirements);
+        *used.entry(best.submitter.clone()).or_default() += CHARGE_MS;
+        picks.push(Pick {
+            build: best.build,
+            epoch: best.epoch,
+            revision: offer.machines[&best.requirements.machine].revision,
+            charge_ms: CHARGE_MS,
+        });
+    }
+    picks
+}
+
+/// Returns the sort key of a build; the least is placed first.
+fn rank(candidate: &Candidate, used: &BTreeMap<Submitter, u64>) -> (i64, u64, u64) {
+    let risen = i64::try_from(candidate.waited_ms / AGING_MS).unwrap_or(i64::MAX);
+    let priority = i64::from(candidate.priority.0).saturating_add(risen);
+    let used = used.get(&candidate.submitter).copied().unwrap_or_default();
+    (priority.saturating_neg(), used, candidate.build.0)
+}
+
+/// Takes the needs of a build from what is free.
+fn take(free: &mut Capacity, requirements: &Requirements) {
+    free.guests = free.guests.saturating_sub(1);
+    free.cpus = free.cpus.saturating_sub(requirements.cpus);
+    free.memory_mib = free.memory_mib.saturating_sub(requirements.memory_mib);
+    for (name, count) in &requirements.resources {
+        if let Some(left) = free.resources.get_mut(name) {
+            *left = left.saturating_sub(*count);
+        }
+    }
+}
+
+/// Returns true if a build is new and another host could start it now from a checkpoint or with caches
+/// that this one does not have.
+fn waits_for_better(placement: &Placement<'_>, candidate: &Candidate) -> bool {
+    let machine = &candidate.requirements.machine;
+    let own = locality(placement.offer, machine);
+    candidate.waited_ms < LOCALITY_MS
+        && placement.hosts.values().any(|other| {
+            let offer = &other.offer;
+            other.host != placement.host
+                && !other.drained
+                && locality(offer, machine) > own
+                && offer.halt.is_none()
+                && refusal(
+                    offer,
+                    &offer.free,
+                    &candidate.requirements,
+                    placement.published,
+                )
+                .is_none()
+        })
+}
+
+/// Returns the value of a host for a machine's builds: 2 for a checkpoint, 1 for caches.
+fn locality(offer: &Offer, machine: &MachineName) -> u8 {
+    offer
+        .machines
+        .get(machine)
+        .map_or(0, |it| 2 * u8::from(it.frozen) + u8::from(it.cached))
+}
+
+#[cfg(test)]
+mod tests;

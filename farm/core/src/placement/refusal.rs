@@ -1,0 +1,184 @@
+//! The reasons for which a host cannot start a build, and the sentence about the whole farm.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use config::{MachineName, ResourceName, ToolchainName};
+
+use crate::operation::HostRow;
+use crate::{Capacity, Offer, Requirements, Revision};
+
+/// The reason for which a host does not start a build now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// It does not have the machine.
+    Machine(MachineName),
+    /// It does not have the toolchain in the machine.
+    Toolchain(ToolchainName),
+    /// It has too few of something, also when it is idle.
+    TooSmall(Shortage),
+    /// It is still fetching the current revision.
+    Revision {
+        /// The machine.
+        machine: MachineName,
+        /// The revision that it has.
+        has: Revision,
+        /// The current one.
+        current: Revision,
+    },
+    /// All guest slots are in use.
+    Guests,
+    /// Others use what the build needs.
+    Busy(Shortage),
+}
+
+/// A thing of which there is too little.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shortage {
+    /// Processors: wanted, available.
+    Cpus(u64, u64),
+    /// Memory in MiB: wanted, available.
+    Memory(u64, u64),
+    /// A countable resource: wanted, available.
+    Resource(ResourceName, u64, u64),
+}
+
+impl Refusal {
+    /// Returns true if the host can never start the build as it is.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Machine(_) | Self::Toolchain(_) | Self::TooSmall(_)
+        )
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpus(wanted, has) => write!(f, "processors ({wanted} wanted, {has} there)"),
+            Self::Memory(wanted, has) => write!(f, "memory ({wanted} MiB wanted, {has} there)"),
+            Self::Resource(name, wanted, has) => {
+                write!(f, "resource {name} ({wanted} wanted, {has} there)")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine(machine) => write!(f, "does not have machine {machine}"),
+            Self::Toolchain(toolchain) => write!(f, "does not have toolchain {toolchain}"),
+            Self::TooSmall(what) => write!(f, "is too small: {what}"),
+            Self::Revision {
+                machine,
+                has,
+                current,
+            } => write!(
+                f,
+                "has revision {} of {machine} and fetches {}",
+                has.0, current.0
+            ),
+            Self::Guests => write!(f, "uses all its guest slots"),
+            Self::Busy(what) => write!(f, "is busy: {what}"),
+        }
+    }
+}
+
+/// Returns the reason for which a host with this offer, of which `free` is left, cannot start a build.
+pub fn refusal(
+    offer: &Offer,
+    free: &Capacity,
+    requirements: &Requirements,
+    published: &BTreeMap<MachineName, Revision>,
+) -> Option<Refusal> {
+    let machine = &requirements.machine;
+    let Some(offered) = offer.machines.get(machine) else {
+        return Some(Refusal::Machine(machine.clone()));
+    };
+    if !offered.toolchains.contains(&requirements.toolchain) {
+        return Some(Refusal::Toolchain(requirements.toolchain.clone()));
+    }
+    if let Some(what) = shortage(&offer.total, requirements) {
+        return Some(Refusal::TooSmall(what));
+    }
+    let current = published.get(machine).copied().unwrap_or_default();
+    if offered.revision < current {
+        return Some(Refusal::Revision {
+            machine: machine.clone(),
+            has: offered.revision,
+            current,
+        });
+    }
+    if free.guests == 0 {
+        return Some(Refusal::Guests);
+    }
+    shortage(free, requirements).map(Refusal::Busy)
+}
+
+/// Returns the first thing of which there is too little.
+fn shortage(has: &Capacity, wanted: &Requirements) -> Option<Shortage> {
+    if has.cpus < wanted.cpus {
+        return Some(Shortage::Cpus(wanted.cpus, has.cpus));
+    }
+    if has.memory_mib < wanted.memory_mib {
+        return Some(Shortage::Memory(wanted.memory_mib, has.memory_mib));
+    }
+    wanted.resources.iter().find_map(|(name, count)| {
+        let there = has.resources.get(name).copied().unwrap_or_default();
+        (there < *count).then(|| Shortage::Resource(name.clone(), *count, there))
+    })
+}
+
+/// Returns the reason for which a build waits, as one sentence about the whole farm.
+pub fn why(
+    requirements: &Requirements,
+    hosts: &[(String, HostRow)],
+    published: &BTreeMap<MachineName, Revision>,
+) -> String {
+    let (mut nearest, mut never) = (Vec::new(), Vec::new());
+    for (name, row) in hosts {
+        let offer = &row.offer;
+        let halt = match (&offer.halt, row.drained) {
+            (_, true) => Some("is drained".to_owned()),
+            (Some(halt), _) => Some(format!("starts nothing: {halt}")),
+            (None, false) => None,
+        };
+        match refusal(offer, &offer.free, requirements, published) {
+            Some(refusal) if refusal.is_final() => never.push((refusal, name)),
+            Some(refusal) => {
+                nearest.push((1, name, halt.unwrap_or_else(|| refusal.to_string())));
+            }
+            None => match halt {
+                Some(halt) => nearest.push((2, name, halt)),
+                None => return format!("host {name} can start it now"),
+            },
+        }
+    }
+    nearest.sort();
+    if let Some((_, name, reason)) = nearest.first() {
+        return match nearest.len() - 1 {
+            0 => format!("host {name} {reason}"),
+            1 => format!("host {name} {reason}; another host could take it as well"),
+            more => format!("host {name} {reason}; {more} other hosts could take it as well"),
+        };
+    }
+    // The refusal that comes last in the order of the checks is the nearest to a start.
+    never.sort_by(|a, b| b.cmp(a));
+    match never.first() {
+        None => "no host can ever start it, because the farm has no hosts".to_owned(),
+        Some((Refusal::Machine(machine), _)) => {
+            format!("no host can ever start it, because none has machine {machine}")
+        }
+        Some((Refusal::Toolchain(toolchain), _)) => {
+            format!(
+                "no host can ever start it, because none has toolchain {toolchain} in machine {}",
+                requirements.machine
+            )
+        }
+        Some((refusal, name)) => {
+            format!("no host can ever start it, because the nearest, host {name}, {refusal}")
+        }
+    }
+}

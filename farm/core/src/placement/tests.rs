@@ -1,0 +1,160 @@
+use std::collections::BTreeSet;
+
+use config::BuildId;
+use config::builds::Priority;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Epoch, OfferedMachine};
+
+fn requirements(machine: &str, cpus: u64) -> Requirements {
+    Requirements {
+        machine: machine.parse().unwrap(),
+        toolchain: "default".parse().unwrap(),
+        cpus,
+        memory_mib: 100 * cpus,
+        resources: BTreeMap::new(),
+    }
+}
+
+fn candidate(build: u64, submitter: &str, cpus: u64) -> Candidate {
+    Candidate {
+        build: BuildId(build),
+        epoch: Epoch(0),
+        submitter: submitter.parse().unwrap(),
+        priority: Priority(0),
+        requirements: requirements("linux", cpus),
+        waited_ms: 0,
+    }
+}
+
+fn offer(cpus: u64) -> Offer {
+    let machine = OfferedMachine {
+        revision: Revision(1),
+        toolchains: BTreeSet::from(["default".parse().unwrap()]),
+        frozen: false,
+        cached: false,
+    };
+    let total = Capacity {
+        guests: 10,
+        cpus,
+        memory_mib: 1000,
+        resources: BTreeMap::new(),
+    };
+    Offer {
+        machines: [("linux".parse().unwrap(), machine)].into(),
+        free: total.clone(),
+        total,
+        halt: None,
+    }
+}
+
+fn host(number: u64, offer: Offer) -> HostRow {
+    HostRow {
+        host: HostId(number),
+        beat: 1,
+        leases: 0,
+        drained: false,
+        offer,
+    }
+}
+
+fn placed(offer: &Offer, builds: &[Candidate], hosts: &[HostRow]) -> Vec<u64> {
+    let hosts = hosts.iter().map(|it| (it.host, it.clone())).collect();
+    let picks = place(&Placement {
+        host: HostId(1),
+        offer,
+        published: &BTreeMap::new(),
+        builds,
+        used_ms: &BTreeMap::new(),
+        hosts: &hosts,
+    });
+    picks.iter().map(|it| it.build.0).collect()
+}
+
+#[test]
+fn submitters_take_turns_and_a_higher_priority_comes_first() {
+    let mut builds = vec![
+        candidate(1, "ann", 1),
+        candidate(2, "ann", 1),
+        candidate(3, "ann", 1),
+        candidate(4, "bob", 1),
+        candidate(5, "bob", 1),
+    ];
+    builds[2].priority = Priority(1);
+    assert_eq!(placed(&offer(4), &builds, &[]), [3, 4, 1, 5]);
+}
+
+#[test]
+fn a_new_build_waits_for_the_host_with_its_checkpoint() {
+    let mut warm = offer(4);
+    warm.machines
+        .values_mut()
+        .for_each(|machine| machine.frozen = true);
+    let mut builds = [candidate(1, "ann", 1)];
+    assert!(placed(&offer(4), &builds, &[host(2, warm.clone())]).is_empty());
+    assert_eq!(placed(&warm, &builds, &[host(2, offer(4))]), [1]);
+    builds[0].waited_ms = LOCALITY_MS;
+    assert_eq!(placed(&offer(4), &builds, &[host(2, warm)]), [1]);
+}
+
+#[test]
+fn a_host_with_an_older_revision_gets_nothing() {
+    let published = [("linux".parse().unwrap(), Revision(2))].into();
+    let offer = offer(4);
+    let found = refusal(&offer, &offer.free, &requirements("linux", 1), &published);
+    assert_eq!(
+        found.unwrap().to_string(),
+        "has revision 1 of linux and fetches 2"
+    );
+}
+
+#[test]
+fn one_sentence_says_why_a_build_waits() {
+    let say = |wanted: &Requirements, hosts: &[(&str, HostRow)]| {
+        let hosts: Vec<_> = hosts
+            .iter()
+            .map(|(name, row)| ((*name).to_owned(), row.clone()))
+            .collect();
+        why(wanted, &hosts, &BTreeMap::new())
+    };
+    let mut busy = host(1, offer(4));
+    busy.offer.free.cpus = 1;
+    let mut drained = host(2, offer(4));
+    drained.drained = true;
+    let wanted = requirements("linux", 2);
+    let sentences = [
+        say(&wanted, &[]),
+        say(&wanted, &[("a", busy.clone()), ("b", drained.clone())]),
+        say(&wanted, &[("b", drained)]),
+        say(&wanted, &[("c", host(3, offer(1)))]),
+        say(&requirements("bsd", 1), &[("a", busy)]),
+        say(&wanted, &[("d", host(4, offer(4)))]),
+    ];
+    let expected = [
+        "no host can ever start it, because the farm has no hosts",
+        "host a is busy: processors (2 wanted, 1 there); another host could take it as well",
+        "host b is drained",
+        "no host can ever start it, because the nearest, host c, is too small: processors (2 wanted, 1 there)",
+        "no host can ever start it, because none has machine bsd",
+        "host d can start it now",
+    ];
+    assert_eq!(sentences, expected);
+}
+
+proptest! {
+    #[test]
+    fn a_placement_never_exceeds_what_is_free(
+        needs in prop::collection::vec(1..6u64, 0..20),
+        cpus in 0..12u64,
+    ) {
+        let builds: Vec<_> = (1..).zip(&needs).map(|(n, cpus)| candidate(n, "ann", *cpus)).collect();
+        let offer = offer(cpus);
+        let picks = placed(&offer, &builds, &[]);
+        let taken: u64 = picks.iter().map(|it| needs[usize::try_from(*it - 1).unwrap()]).sum();
+        prop_assert!(taken <= cpus);
+        let left = cpus - taken;
+        let fits = |it: &Candidate| it.requirements.cpus <= left && !picks.contains(&it.build.0);
+        prop_assert!(picks.len() == 10 || taken * 100 > 1000 - 600 || !builds.iter().any(fits));
+    }
+}

@@ -1,0 +1,87 @@
+//! The watch of a coordinator over the hosts: leases end by observation, not by a clock that others
+//! set.
+
+use std::collections::BTreeMap;
+
+use crate::operation::HostRow;
+use crate::{HostId, Moment};
+
+/// The last change of each host's beat, on the clock of one coordinator.
+///
+/// A coordinator takes the leases of a host if it has itself seen the same beat for a whole lease. So
+/// neither a clock that is set nor a fail-over of the database ends a lease early, and a coordinator
+/// that was just started waits.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    seen: BTreeMap<HostId, (u64, Moment)>,
+}
+
+impl Watch {
+    /// Notes what was read between `asked` and now, and returns the hosts that have lost their leases,
+    /// each with its beat.
+    ///
+    /// A new beat counts from `answered`, because it may have been made just before it was read.
+    pub fn observe(
+        &mut self,
+        answered: Moment,
+        hosts: &[HostRow],
+        lease_ms: u64,
+    ) -> Vec<(HostId, u64)> {
+        self.seen
+            .retain(|host, _| hosts.iter().any(|it| it.host == *host));
+        let mut lost = Vec::new();
+        for row in hosts {
+            let seen = self.seen.entry(row.host).or_insert((row.beat, answered));
+            if seen.0 != row.beat {
+                *seen = (row.beat, answered);
+            }
+            if row.leases > 0 && answered.since(seen.1) >= lease_ms {
+                lost.push((row.host, row.beat));
+            }
+        }
+        lost
+    }
+
+    /// Returns true if the beat of a host has changed lately, or if the host is new here.
+    pub fn is_alive(&self, host: HostId, now: Moment, lease_ms: u64) -> bool {
+        let seen = self.seen.get(&host);
+        seen.is_none_or(|(_, since)| now.since(*since) < lease_ms / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Offer;
+
+    fn row(beat: u64, leases: u64) -> HostRow {
+        HostRow {
+            host: HostId(1),
+            beat,
+            leases,
+            drained: false,
+            offer: Offer::default(),
+        }
+    }
+
+    #[test]
+    fn a_host_is_lost_after_a_lease_without_a_beat() {
+        let mut watch = Watch::default();
+        let mut at = |time, row| watch.observe(Moment(time), &[row], 100);
+        assert_eq!(at(1000, row(7, 1)), []);
+        assert_eq!(at(1099, row(7, 1)), []);
+        assert_eq!(at(1100, row(7, 1)), [(HostId(1), 7)]);
+        assert_eq!(at(1101, row(8, 1)), []);
+        assert_eq!(at(1200, row(8, 1)), []);
+        assert_eq!(at(1201, row(8, 0)), []);
+        assert_eq!(at(1202, row(8, 1)), [(HostId(1), 8)]);
+    }
+
+    #[test]
+    fn a_new_coordinator_waits_for_a_lease() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.observe(Moment(1_000_000), &[row(1, 9)], 100), []);
+        assert!(watch.is_alive(HostId(1), Moment(1_000_049), 100));
+        assert!(!watch.is_alive(HostId(1), Moment(1_000_050), 100));
+    }
+}

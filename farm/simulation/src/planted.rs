@@ -1,0 +1,103 @@
+//! Planted bugs: each breaks one seam between the real code and the simulated world. The real code has
+//! no switches; a bug changes the values that go into it or come out of it.
+
+/// A planted bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A result counts for the newest lease, also if it belongs to an older one.
+    FinishIgnoresEpoch,
+    /// A result counts from any host.
+    FinishIgnoresHost,
+    /// A second result replaces the first one.
+    FinishOverwrites,
+    /// A claim takes a build that another host has.
+    ClaimIgnoresState,
+    /// A claim does not raise the epoch.
+    ClaimKeepsEpoch,
+    /// A poll claims although the host has polled again.
+    ClaimIgnoresBeat,
+    /// A drained host gets builds.
+    ClaimIgnoresDrain,
+    /// A host with an older revision gets builds.
+    ClaimIgnoresRevision,
+    /// A host loses its leases although it has polled again.
+    RescueIgnoresBeat,
+    /// A build that kills its hosts is tried for ever.
+    LossIsNotCounted,
+    /// A repeated submission makes a second build.
+    SubmitIgnoresKey,
+    /// A late publication replaces a newer revision.
+    PublishLowers,
+    /// The cancellation of a running build is forgotten.
+    CancelForgets,
+    /// A commit without an answer counts as success.
+    UnknownIsSuccess,
+    /// The watch waits for a quarter of the lease.
+    WatchIsImpatient,
+    /// The watch uses a clock that is set.
+    WatchUsesWallClock,
+    /// The watch does not start again when the beat changes.
+    WatchMissesBeats,
+    /// No host ever loses its leases.
+    WatchSleeps,
+    /// A lease that a host does not know is not granted again.
+    NoSecondGrant,
+    /// The answer to an earlier poll counts for the last one.
+    HostTakesAnyAnswer,
+    /// The host uses its leases to their ends and beyond.
+    HostUsesWholeLease,
+    /// The host uses a clock that is set.
+    HostUsesWallClock,
+    /// Only the agent ends guests, which does not work while it is dead.
+    NoGuard,
+    /// A guest starts before its lease is on disk.
+    GuestBeforeRecord,
+    /// A result is reported before it is on disk.
+    ReportBeforeStore,
+    /// A result is dropped when it was sent.
+    OutboxForgets,
+    /// A temporary failure counts as the end of a report.
+    UnavailableIsFinal,
+    /// A late arrival replaces a newer revision on a host.
+    FetchLowers,
+    /// A host offers what its builds use.
+    OfferIgnoresBuilds,
+    /// A new agent does not see the guests of the last one.
+    RecoveryMissesGuests,
+}
+
+impl Bug {
+    /// All bugs.
+    pub const ALL: [Self; 30] = [
+        Self::FinishIgnoresEpoch,
+        Self::FinishIgnoresHost,
+        Self::FinishOverwrites,
+        Self::ClaimIgnoresState,
+        Self::ClaimKeepsEpoch,
+        Self::ClaimIgnoresBeat,
+        Self::ClaimIgnoresDrain,
+        Self::ClaimIgnoresRevision,
+        Self::RescueIgnoresBeat,
+        Self::LossIsNotCounted,
+        Self::SubmitIgnoresKey,
+        Self::PublishLowers,
+        Self::CancelForgets,
+        Self::UnknownIsSuccess,
+        Self::WatchIsImpatient,
+        Self::WatchUsesWallClock,
+        Self::WatchMissesBeats,
+        Self::WatchSleeps,
+        Self::NoSecondGrant,
+        Self::HostTakesAnyAnswer,
+        Self::HostUsesWholeLease,
+        Self::HostUsesWallClock,
+        Self::NoGuard,
+        Self::GuestBeforeRecord,
+        Self::ReportBeforeStore,
+        Self::OutboxForgets,
+        Self::UnavailableIsFinal,
+        Self::FetchLowers,
+        Self::OfferIgnoresBuilds,
+        Self::RecoveryMissesGuests,
+    ];
+}

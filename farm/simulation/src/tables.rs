@@ -1,0 +1,233 @@
+//! The store in memory: the specification of every operation, which the database must match.
+
+use std::collections::BTreeMap;
+
+use config::builds::Submitter;
+use config::task::Outcome;
+use config::{BuildId, MachineName};
+use farm_core::messages::{Grant, Submission};
+use farm_core::operation::{Answer, BuildRow, HostRow, Operation};
+use farm_core::{Epoch, HostId, Lease, Offer, Revision};
+
+mod claims;
+mod reads;
+
+/// The milliseconds of a day.
+const DAY_MS: u64 = 86_400_000;
+/// The least pause before a build that lost its host is claimed again.
+const RETRY_MS: u64 = 1_000;
+/// The most doublings of that pause.
+const DOUBLINGS_MAX: u64 = 6;
+
+/// The state of a build in the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum State {
+    /// It waits, and is not claimed before this time of the store; see [`is_due`].
+    Queued(u64),
+    /// A host has the lease since this time.
+    Leased(u64),
+    /// It has a result: of the lease with this epoch and of its host, or of the farm itself.
+    Finished(Outcome, Option<(HostId, Epoch)>),
+}
+
+/// A build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRecord {
+    /// The request.
+    pub submission: Submission,
+    /// The time at which it was submitted.
+    pub submitted_at: u64,
+    /// The number of claims.
+    pub epoch: Epoch,
+    /// The state.
+    pub state: State,
+    /// The host of the last claim.
+    pub host: Option<HostId>,
+    /// The number of hosts and guests that were lost with it.
+    pub losses: u64,
+    /// True if it was canceled.
+    pub canceled: bool,
+    /// The time that its submitter was charged for the last claim.
+    pub charged_ms: u64,
+    /// The revision of the last claim.
+    pub revision: Revision,
+}
+
+/// A host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostRecord {
+    /// The number of signs of life.
+    pub beat: u64,
+    /// True if no build is placed there.
+    pub drained: bool,
+    /// The last offer.
+    pub offer: Offer,
+}
+
+/// Returns true if a build in the queue may be claimed. A time that is further away than any pause comes
+/// from a clock that was set back since, and counts as past.
+pub(crate) fn is_due(not_before: u64, now: u64) -> bool {
+    not_before <= now || not_before > now + (RETRY_MS << DOUBLINGS_MAX)
+}
+
+/// The tables of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// The hosts.
+    pub hosts: BTreeMap<HostId, HostRecord>,
+    /// The builds.
+    pub builds: BTreeMap<BuildId, BuildRecord>,
+    /// The revisions that the farm has published.
+    pub published: BTreeMap<MachineName, Revision>,
+    /// The use of each submitter on each day, in milliseconds.
+    pub used_ms: BTreeMap<(Submitter, u64), i64>,
+}
+
+impl Tables {
+    /// Adds a host.
+    pub fn enrol(&mut self, host: HostId) {
+        self.hosts.entry(host).or_default();
+    }
+
+    /// Executes a transaction at a time of the store's clock.
+    pub fn apply(&mut self, now: u64, operation: Operation) -> Answer {
+        match operation {
+            Operation::Submit(submission) => self.submit(now, submission),
+            Operation::Cancel(build) => self.cancel(build),
+            Operation::Beat(host, offer) => self.beat(host, offer),
+            Operation::Candidates { machines, most } => self.candidates(now, &machines, most),
+            Operation::Claim { host, beat, picks } => self.claim(now, host, beat, &picks),
+            Operation::Finish(host, lease, outcome) => self.finish(now, host, lease, outcome),
+            Operation::Release {
+                host,
+                lease,
+                attempts_max,
+            } => self.release(now, host, lease, attempts_max),
+            Operation::Hosts => self.all_hosts(),
+            Operation::Rescue {
+                host,
+                beat,
+                attempts_max,
+            } => self.rescue(now, host, beat, attempts_max),
+            Operation::Publish(machine, revision) => {
+                let current = self.published.entry(machine).or_default();
+                *current = revision.max(*current);
+                Answer::Published(*current)
+            }
+            Operation::Drain(host, drained) => match self.hosts.get_mut(&host) {
+                Some(record) => {
+                    record.drained = drained;
+                    Answer::Done
+                }
+                None => Answer::NotFound,
+            },
+            Operation::Show(build) => self.show(build),
+        }
+    }
+
+    fn submit(&mut self, now: u64, submission: Submission) -> Answer {
+        let same = |(_, it): &(&BuildId, &BuildRecord)| it.submission.key == submission.key;
+        if let Some((build, _)) = self.builds.iter().find(same) {
+            return Answer::Submitted(*build);
+        }
+        let last = self.builds.last_key_value().map_or(0, |(id, _)| id.0);
+        let build = BuildId(last + 1);
+        let record = BuildRecord {
+            submission,
+            submitted_at: now,
+            epoch: Epoch(0),
+            state: State::Queued(0),
+            host: None,
+            losses: 0,
+            canceled: false,
+            charged_ms: 0,
+            revision: Revision(0),
+        };
+        self.builds.insert(build, record);
+        Answer::Submitted(build)
+    }
+
+    fn cancel(&mut self, build: BuildId) -> Answer {
+        let Some(record) = self.builds.get_mut(&build) else {
+            return Answer::NotFound;
+        };
+        match &record.state {
+            State::Finished(Outcome::Abort, _) => Answer::Canceled,
+            State::Finished(outcome, _) => Answer::Finished(*outcome),
+            State::Queued(_) => {
+                record.canceled = true;
+                record.state = State::Finished(Outcome::Abort, None);
+                Answer::Canceled
+            }
+            State::Leased(_) => {
+                record.canceled = true;
+                Answer::Canceled
+            }
+        }
+    }
+
+    fn beat(&mut self, host: HostId, offer: Offer) -> Answer {
+        let Some(record) = self.hosts.get_mut(&host) else {
+            return Answer::NotFound;
+        };
+        record.beat += 1;
+        record.offer = offer;
+        let record = &self.hosts[&host];
+        let machines = record.offer.machines.keys();
+        let published = machines
+            .filter_map(|machine| Some((machine.clone(), *self.published.get(machine)?)))
+            .collect();
+        Answer::Beaten {
+            beat: record.beat,
+            leases: self.leases_of(host),
+            published,
+            drained: record.drained,
+        }
+    }
+
+    fn leases_of(&self, host: HostId) -> Vec<Grant> {
+        self.builds
+            .iter()
+            .filter(|(_, it)| it.host == Some(host) && matches!(it.state, State::Leased(_)))
+            .map(|(build, it)| grant(*build, it))
+            .collect()
+    }
+}
+
+fn grant(build: BuildId, record: &BuildRecord) -> Grant {
+    Grant {
+        lease: Lease {
+            build,
+            epoch: record.epoch,
+        },
+        requirements: record.submission.requirements.clone(),
+        canceled: record.canceled,
+    }
+}
+
+impl BuildRecord {
+    /// Returns the row that a client reads.
+    fn row(&self) -> BuildRow {
+        BuildRow {
+            requirements: self.submission.requirements.clone(),
+            epoch: self.epoch,
+            host: self.host.filter(|_| matches!(self.state, State::Leased(_))),
+            outcome: match &self.state {
+                State::Finished(outcome, _) => Some(*outcome),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl HostRecord {
+    fn row(&self, host: HostId, leases: usize) -> HostRow {
+        HostRow {
+            host,
+            beat: self.beat,
+            leases: leases as u64,
+            drained: self.drained,
+            offer: self.offer.clone(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The clients: they submit, cancel, publish and drain, and repeat what was not answered.
+
+use std::collections::BTreeMap;
+
+use config::builds::Priority;
+use config::{BuildId, MachineName, ToolchainName};
+use farm_core::messages::{Reply, Request, Submission};
+use farm_core::{HostId, Requirements, Revision};
+use fastrand::Rng;
+
+use super::{Event, HOSTS, Origin, STORM_MS, World};
+use crate::tables::State;
+
+/// The time after which a request is repeated.
+const RETRY_MS: u64 = 1_500;
+
+/// The clients.
+#[derive(Debug)]
+pub(crate) struct Client {
+    machines: Vec<MachineName>,
+    toolchain: Option<ToolchainName>,
+    wanted: u64,
+    submitted: u64,
+    requests: u64,
+    open: BTreeMap<u64, Request>,
+    revision: u64,
+    /// The build that kills its hosts, if there is one.
+    poisonous: Option<BuildId>,
+}
+
+impl Client {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        let machines = ["linux", "bsd"].iter().filter_map(|it| it.parse().ok());
+        Self {
+            machines: machines.collect(),
+            toolchain: "default".parse().ok(),
+            wanted: rng.u64(2..8),
+            submitted: 0,
+            requests: 0,
+            open: BTreeMap::new(),
+            revision: 0,
+            poisonous: (rng.u32(0..5) == 0).then_some(BuildId(1)),
+        }
+    }
+
+    pub(super) fn machines(&self) -> &[MachineName] {
+        &self.machines
+    }
+
+    pub(super) fn is_poisonous(&self, build: BuildId) -> bool {
+        self.poisonous == Some(build)
+    }
+
+    #[expect(clippy::expect_used, reason = "the name is a constant")]
+    pub(super) fn toolchain(&self) -> &ToolchainName {
+        self.toolchain.as_ref().expect("the name parses")
+    }
+}
+
+impl World {
+    pub(super) fn client_acts(&mut self) {
+        if self.is_calm() {
+            // An earlier request to drain may still be under way.
+            self.after(10_000, Event::Client);
+            for host in 0..HOSTS {
+                self.client_sends(Request::Drain(HostId(host as u64), false));
+            }
+            return;
+        }
+        let pause = self.rng.u64(1..2 * STORM_MS / 40);
+        self.after(pause, Event::Client);
+        match self.rng.u32(0..10) {
+            0 => {
+                self.client.revision += 1;
+                let machine = self.rng.usize(0..self.client.machines.len());
+                let machine = self.client.machines[machine].clone();
+                let revision = Revision(self.client.revision);
+                self.client_sends(Request::Publish(machine, revision));
+            }
+            1 => {
+                let (host, drained) = (self.rng.u64(0..HOSTS as u64), self.rng.bool());
+                self.client_sends(Request::Drain(HostId(host), drained));
+            }
+            2 => {
+                let last = self.tables.builds.len() as u64;
+                let build = BuildId(self.rng.u64(0..=last));
+                self.client_sends(Request::Cancel(build));
+            }
+            _ if self.client.submitted < self.client.wanted => self.submit(),
+            _ => {}
+        }
+    }
+
+    fn submit(&mut self) {
+        self.client.submitted += 1;
+        let machine = self.rng.usize(0..self.client.machines.len());
+        let submitter = if self.rng.bool() { "ann" } else { "bob" };
+        let Ok(submitter) = submitter.parse() else {
+            return;
+        };
+        let submission = Submission {
+            key: format!("k{}", self.client.submitted),
+            submitter,
+            priority: Priority(self.rng.i32(0..2)),
+            requirements: Requirements {
+                machine: self.client.machines[machine].clone(),
+                toolchain: self.client.toolchain().clone(),
+                cpus: self.rng.u64(1..4),
+                memory_mib: 100,
+                resources: BTreeMap::new(),
+            },
+        };
+        self.client_sends(Request::Submit(submission));
+    }
+
+    fn client_sends(&mut self, request: Request) {
+        self.client.requests += 1;
+        let number = self.client.requests;
+        self.say(|| format!("client: {request:?}"));
+        self.send(Origin::Client(number), &request);
+        self.client.open.insert(number, request);
+        self.after(RETRY_MS, Event::ClientRetry(number));
+    }
+
+    pub(super) fn client_retries(&mut self, number: u64) {
+        if let Some(request) = self.client.open.get(&number).cloned() {
+            self.send(Origin::Client(number), &request);
+            self.after(RETRY_MS, Event::ClientRetry(number));
+        }
+    }
+
+    pub(super) fn client_reply(&mut self, number: u64, reply: &Reply) {
+        if *reply == Reply::Unavailable {
+            return;
+        }
+        let Some(request) = self.client.open.remove(&number) else {
+            return;
+        };
+        self.acknowledged(&request, reply);
+    }
+
+    /// Returns true if all requests are answered, and all builds have results that their hosts know of.
+    pub(super) fn is_done(&self) -> bool {
+        let mut builds = self.tables.builds.values();
+        self.client.open.is_empty()
+            && builds.all(|it| matches!(it.state, State::Finished(..)))
+            && self.hosts.iter().filter(|it| !it.is_lost).all(|it| {
+                it.guests.is_empty() && it.agent.as_ref().is_some_and(|it| !it.has_results())
+            })
+    }
+
+    /// Returns what is not done.
+    pub(super) fn unfinished(&self) -> String {
+        let builds = self.tables.builds.iter();
+        let open = builds.filter(|(_, it)| !matches!(it.state, State::Finished(..)));
+        let builds: Vec<_> = open.map(|(id, it)| (id.0, &it.state, it.host)).collect();
+        let requests: Vec<_> = self.client.open.values().collect();
+        format!("builds {builds:?}, requests {requests:?}")
+    }
+}

@@ -1,0 +1,283 @@
+//! The coordinators.
+
+use std::collections::BTreeMap;
+
+use farm_core::coordinator::{FarmView, Handling, Step};
+use farm_core::messages::{Reply, Request};
+use farm_core::operation::{Answer, HostRow, Operation, Unknown};
+use farm_core::watch::Watch;
+use farm_core::{HostId, Moment};
+use fastrand::Rng;
+
+use super::{Call, Event, Origin, TERMS, World};
+use crate::Bug;
+
+/// The time between two looks of a watch.
+const WATCH_MS: u64 = 300;
+/// The time after which an operation without an answer is unknown.
+const ANSWER_MS: u64 = 600;
+
+/// A coordinator.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    pub(super) process: u64,
+    pub(super) up: bool,
+    pub(super) paused_until: u64,
+    pub(super) wall_offset: u64,
+    rate_permille: u64,
+    requests: u64,
+    handlings: BTreeMap<u64, (Handling, Origin, u64)>,
+    view: FarmView,
+    watch: Watch,
+    watch_call: u64,
+}
+
+impl Coordinator {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            process: 0,
+            up: false,
+            paused_until: 0,
+            wall_offset: 1_000_000,
+            rate_permille: rng.u64(900..=1100),
+            requests: 0,
+            handlings: BTreeMap::new(),
+            view: FarmView::default(),
+            watch: Watch::default(),
+            watch_call: 0,
+        }
+    }
+}
+
+impl World {
+    fn coordinator_clock(&self, coordinator: usize) -> Moment {
+        let it = &self.coordinators[coordinator];
+        if self.has(Bug::WatchUsesWallClock) {
+            return Moment(self.now + it.wall_offset);
+        }
+        Moment(self.now * it.rate_permille / 1000)
+    }
+
+    /// Puts an event off while a coordinator is paused. Returns true if it did.
+    fn coordinator_sleeps(&mut self, coordinator: usize, event: &Event) -> bool {
+        let until = self.coordinators[coordinator].paused_until;
+        if until > self.now {
+            self.after(until - self.now, event.clone());
+        }
+        until > self.now
+    }
+
+    pub(super) fn coordinator_start(&mut self, coordinator: usize) {
+        let it = &mut self.coordinators[coordinator];
+        if it.up {
+            return;
+        }
+        it.up = true;
+        it.process += 1;
+        let process = it.process;
+        it.handlings.clear();
+        it.view = FarmView::default();
+        it.watch = Watch::default();
+        self.say(|| format!("coordinator {coordinator} starts"));
+        self.after(1, Event::Watch(coordinator, process));
+    }
+
+    pub(super) fn coordinator_request(
+        &mut self,
+        coordinator: usize,
+        from: Origin,
+        request: Request,
+    ) {
+        if !self.coordinators[coordinator].up {
+            return;
+        }
+        let event = Event::Request(coordinator, from, request);
+        if self.coordinator_sleeps(coordinator, &event) {
+            return;
+        }
+        let Event::Request(_, _, request) = event else {
+            return;
+        };
+        let now = self.coordinator_clock(coordinator);
+        let it = &mut self.coordinators[coordinator];
+        it.requests += 1;
+        let number = it.requests;
+        let (handling, step) = Handling::begin(request, TERMS, now);
+        it.handlings.insert(number, (handling, from, 0));
+        self.coordinator_step(coordinator, number, step);
+    }
+
+    fn coordinator_step(&mut self, coordinator: usize, request: u64, step: Step) {
+        let now = self.coordinator_clock(coordinator);
+        let it = &mut self.coordinators[coordinator];
+        let process = it.process;
+        let Some((_, from, operation)) = it.handlings.get_mut(&request) else {
+            return;
+        };
+        let from = *from;
+        *operation += 1;
+        let call = Call {
+            coordinator,
+            process,
+            request,
+            operation: *operation,
+        };
+        match step {
+            Step::Ask(operation) => self.ask(call, operation),
+            Step::Wait(until) => {
+                let wait = self.rng.u64(0..=until.since(now));
+                self.after(wait, Event::HoldOver(call));
+            }
+            Step::Reply(mut reply) => {
+                if let (Reply::Leases(answer), true) = (&mut reply, self.has(Bug::NoSecondGrant)) {
+                    let ghosts = &self.ghosts;
+                    answer.leases.retain(|it| ghosts.was_granted_once(it.lease));
+                }
+                if let Reply::Leases(answer) = &reply {
+                    for grant in &answer.leases {
+                        self.ghosts.granted(grant.lease);
+                    }
+                }
+                self.replied(&reply);
+                self.coordinators[coordinator].handlings.remove(&request);
+                self.send_reply(coordinator, from, reply);
+            }
+        }
+    }
+
+    /// Sends an operation to the store. The connection may break before or after its commit.
+    fn ask(&mut self, call: Call, operation: Operation) {
+        self.after(ANSWER_MS, Event::NoAnswer(call));
+        if let Some(delay) = self.transit() {
+            self.after(delay, Event::Operation(call, operation));
+        }
+    }
+
+    pub(super) fn coordinator_answer(&mut self, call: Call, answer: Option<Answer>) {
+        let it = &self.coordinators[call.coordinator];
+        if !it.up || it.process != call.process {
+            return;
+        }
+        let event = answer.map_or(Event::NoAnswer(call), |it| Event::Answer(call, it));
+        if self.coordinator_sleeps(call.coordinator, &event) {
+            return;
+        }
+        let mut answer = match event {
+            Event::Answer(_, answer) => Ok(answer),
+            _ => Err(Unknown),
+        };
+        if call.request == 0 {
+            self.watch_answer(call, answer);
+            return;
+        }
+        if self.has(Bug::UnknownIsSuccess) && answer.is_err() {
+            answer = Ok(Answer::Recorded);
+        }
+        let now = self.coordinator_clock(call.coordinator);
+        let it = &mut self.coordinators[call.coordinator];
+        let Some((handling, _, operation)) = it.handlings.get_mut(&call.request) else {
+            return;
+        };
+        if *operation != call.operation {
+            return;
+        }
+        let step = handling.answered(now, &it.view, answer);
+        self.coordinator_step(call.coordinator, call.request, step);
+    }
+
+    pub(super) fn coordinator_hold_over(&mut self, call: Call) {
+        let it = &self.coordinators[call.coordinator];
+        if !it.up || it.process != call.process {
+            return;
+        }
+        if self.coordinator_sleeps(call.coordinator, &Event::HoldOver(call)) {
+            return;
+        }
+        let it = &mut self.coordinators[call.coordinator];
+        let Some((handling, _, operation)) = it.handlings.get_mut(&call.request) else {
+            return;
+        };
+        if *operation == call.operation {
+            let step = handling.waited();
+            self.coordinator_step(call.coordinator, call.request, step);
+        }
+    }
+
+    pub(super) fn coordinator_watch(&mut self, coordinator: usize, process: u64) {
+        let it = &self.coordinators[coordinator];
+        if !it.up || it.process != process {
+            return;
+        }
+        if self.coordinator_sleeps(coordinator, &Event::Watch(coordinator, process)) {
+            return;
+        }
+        self.after(WATCH_MS, Event::Watch(coordinator, process));
+        let call = self.watch_call(coordinator);
+        self.ask(call, Operation::Hosts);
+    }
+
+    fn watch_call(&mut self, coordinator: usize) -> Call {
+        let it = &mut self.coordinators[coordinator];
+        it.watch_call += 1;
+        Call {
+            coordinator,
+            process: it.process,
+            request: 0,
+            operation: it.watch_call,
+        }
+    }
+
+    fn watch_answer(&mut self, call: Call, answer: Result<Answer, Unknown>) {
+        let Ok(Answer::Hosts(rows)) = answer else {
+            return;
+        };
+        let now = self.coordinator_clock(call.coordinator);
+        let lost = self.watch_lost(call.coordinator, now, &rows);
+        let it = &mut self.coordinators[call.coordinator];
+        let alive = |row: &HostRow| it.watch.is_alive(row.host, now, TERMS.lease_ms);
+        let view = rows.into_iter().filter(alive).map(|row| (row.host, row));
+        it.view.hosts = view.collect();
+        for (host, beat) in lost {
+            let call = self.watch_call(call.coordinator);
+            let rescue = Operation::Rescue {
+                host,
+                beat,
+                attempts_max: TERMS.attempts_max,
+            };
+            self.ask(call, rescue);
+        }
+    }
+
+    fn watch_lost(
+        &mut self,
+        coordinator: usize,
+        now: Moment,
+        rows: &[HostRow],
+    ) -> Vec<(HostId, u64)> {
+        let bug = self.bug;
+        let watch = &mut self.coordinators[coordinator].watch;
+        match bug {
+            Some(Bug::WatchSleeps) => Vec::new(),
+            Some(Bug::WatchIsImpatient) => watch.observe(now, rows, TERMS.lease_ms / 4),
+            Some(Bug::WatchMissesBeats) => {
+                let same: Vec<_> = rows
+                    .iter()
+                    .map(|row| HostRow {
+                        beat: 0,
+                        ..row.clone()
+                    })
+                    .collect();
+                let lost = watch.observe(now, &same, TERMS.lease_ms);
+                let beat = |host| {
+                    rows.iter()
+                        .find(|it| it.host == host)
+                        .map_or(0, |it| it.beat)
+                };
+                lost.into_iter()
+                    .map(|(host, _)| (host, beat(host)))
+                    .collect()
+            }
+            _ => watch.observe(now, rows, TERMS.lease_ms),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The guests of hosts, and the guards that end them.
+
+use config::task::Outcome;
+use farm_core::host::Input;
+use farm_core::{Lease, Moment};
+
+use super::{Event, TERMS, World};
+use crate::Bug;
+
+/// A guest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guest {
+    /// The number of this guest among all.
+    pub(super) number: u64,
+    /// The time on the host's clock at which the guard ends it.
+    pub(super) guard: Moment,
+}
+
+impl World {
+    pub(super) fn start_guest(&mut self, host: usize, lease: Lease, guard: Moment) {
+        self.check_start(host, lease);
+        let number = self.ghosts.next_guest();
+        let it = &mut self.hosts[host];
+        it.guests.insert(lease, Guest { number, guard });
+        if self.client.is_poisonous(lease.build) && !self.is_calm() {
+            self.after(20, Event::PowerCut(host, TERMS.lease_ms / 2));
+        }
+        let lasts = match self.rng.u32(0..10) {
+            0 => self.rng.u64(3_000..9_000),
+            _ => self.rng.u64(50..2_500),
+        };
+        self.after(lasts, Event::GuestEnds(host, number, lease));
+        self.schedule_guard(host, guard);
+    }
+
+    pub(super) fn schedule_guard(&mut self, host: usize, guard: Moment) {
+        let (boot, wait) = (self.hosts[host].boot, self.until(host, guard));
+        self.after(wait, Event::Guard(host, boot));
+    }
+
+    /// Ends the guests whose guards are due, also while the agent is dead or paused.
+    pub(super) fn guard(&mut self, host: usize, boot: u64) {
+        let it = &self.hosts[host];
+        if it.boot != boot || it.is_frozen || self.has(Bug::NoGuard) {
+            return;
+        }
+        let now = self.host_clock(host);
+        let due: Vec<_> = it
+            .guests
+            .iter()
+            .filter(|(_, guest)| guest.guard <= now)
+            .map(|(it, _)| *it)
+            .collect();
+        for lease in due {
+            self.say(|| format!("host {host}: the guard ends the guest of {lease}"));
+            self.remove_guest(host, lease);
+        }
+    }
+
+    fn remove_guest(&mut self, host: usize, lease: Lease) {
+        let it = &mut self.hosts[host];
+        it.guests.remove(&lease);
+        let process = it.process;
+        self.after(1, Event::HostInput(host, process, Input::Gone(lease)));
+    }
+
+    fn has_guest(&self, host: usize, number: u64, lease: Lease) -> bool {
+        let guest = self.hosts[host].guests.get(&lease);
+        guest.is_some_and(|it| it.number == number)
+    }
+
+    pub(super) fn guest_stops(&mut self, host: usize, number: u64, lease: Lease) {
+        if self.has_guest(host, number, lease) {
+            self.remove_guest(host, lease);
+        }
+    }
+
+    pub(super) fn guest_ends(&mut self, host: usize, number: u64, lease: Lease) {
+        if !self.has_guest(host, number, lease) {
+            return;
+        }
+        let it = &mut self.hosts[host];
+        if let Some(wait) = it.thaws_in(self.now) {
+            return self.after(wait, Event::GuestEnds(host, number, lease));
+        }
+        it.guests.remove(&lease);
+        let outcome = match self.rng.u32(0..4) {
+            0 => Outcome::Error,
+            _ => Outcome::Success,
+        };
+        let it = &mut self.hosts[host];
+        it.disk.leave_result(lease, outcome);
+        let process = it.process;
+        self.after(
+            1,
+            Event::HostInput(host, process, Input::Ended(lease, outcome)),
+        );
+    }
+}

@@ -1,0 +1,379 @@
+//! The hosts: an agent that can die, guests that outlive it, and guards that outlive it as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::MachineName;
+use farm_core::host::{Effect, HostAgent, Input, Recovered};
+use farm_core::messages::{Poll, PollId, Reply, Request};
+use farm_core::{Capacity, HostId, Lease, Moment, Offer, OfferedMachine, Requirements, Revision};
+use fastrand::Rng;
+
+use super::guests::Guest;
+use super::host_disk::{Disk, Write};
+use super::{Event, Origin, TERMS, World};
+use crate::Bug;
+
+/// The processors of a host.
+pub(crate) const CPUS: u64 = 4;
+
+/// A host.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(super) boot: u64,
+    booted_at: u64,
+    rate_permille: u64,
+    pub(super) wall_offset: u64,
+    pub(super) frozen_until: u64,
+    pub(super) is_frozen: bool,
+    pub(super) paused_until: u64,
+    pub(super) process: u64,
+    pub(super) agent: Option<HostAgent>,
+    last_poll: Option<PollId>,
+    pub(crate) guests: BTreeMap<Lease, Guest>,
+    pub(super) disk: Disk,
+    pub(crate) revisions: BTreeMap<MachineName, Revision>,
+    pub(crate) needs: BTreeMap<Lease, Requirements>,
+    next_tick: u64,
+    /// True if it never comes back.
+    pub(super) is_lost: bool,
+}
+
+impl Host {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            boot: 0,
+            booted_at: 0,
+            rate_permille: rng.u64(900..=1100),
+            wall_offset: 100_000,
+            frozen_until: 0,
+            is_frozen: false,
+            paused_until: 0,
+            process: 0,
+            agent: None,
+            last_poll: None,
+            guests: BTreeMap::new(),
+            disk: Disk::default(),
+            revisions: BTreeMap::new(),
+            needs: BTreeMap::new(),
+            next_tick: 0,
+            is_lost: false,
+        }
+    }
+
+    /// Returns true if guests run, which they do not while the whole computer is frozen.
+    pub(crate) fn is_executing(&self) -> bool {
+        !self.is_frozen
+    }
+
+    /// Returns the time until the computer goes on, if it is frozen.
+    pub(super) fn thaws_in(&self, now: u64) -> Option<u64> {
+        self.is_frozen
+            .then(|| self.frozen_until.saturating_sub(now))
+    }
+}
+
+impl World {
+    pub(super) fn host_clock(&self, host: usize) -> Moment {
+        let it = &self.hosts[host];
+        if self.has(Bug::HostUsesWallClock) {
+            return Moment(self.now + it.wall_offset);
+        }
+        Moment((self.now - it.booted_at) * it.rate_permille / 1000)
+    }
+
+    /// Returns the true time until a moment of a host's clock.
+    pub(super) fn until(&self, host: usize, moment: Moment) -> u64 {
+        let left = moment.since(self.host_clock(host));
+        left * 1000 / self.hosts[host].rate_permille + 1
+    }
+
+    pub(super) fn host_start(&mut self, host: usize, boot: u64) {
+        let it = &self.hosts[host];
+        if it.boot != boot || it.agent.is_some() || it.is_lost {
+            return;
+        }
+        if let Some(wait) = it.thaws_in(self.now) {
+            return self.after(wait, Event::HostStart(host, boot));
+        }
+        let disk = it.disk.recover();
+        let guests: BTreeMap<_, _> = it
+            .guests
+            .iter()
+            .map(|(it, guest)| (*it, guest.guard))
+            .collect();
+        let revisions = it.revisions.clone();
+        if let Some(lease) = guests.keys().find(|it| !disk.contains_key(it)) {
+            self.violate(format!(
+                "each guest has a lease on disk: host {host}, {lease}"
+            ));
+        }
+        let recovered = Recovered {
+            disk,
+            guests: if self.has(Bug::RecoveryMissesGuests) {
+                BTreeMap::new()
+            } else {
+                guests
+            },
+            revisions,
+        };
+        let mut terms = TERMS;
+        if self.has(Bug::HostUsesWholeLease) {
+            terms.lease_ms *= 3;
+        }
+        let incarnation = self.rng.u64(..);
+        let now = self.host_clock(host);
+        let (agent, effects) = HostAgent::new(terms, incarnation, now, recovered);
+        let it = &mut self.hosts[host];
+        it.process += 1;
+        it.paused_until = 0;
+        it.agent = Some(agent);
+        let process = it.process;
+        self.say(|| format!("host {host}: the agent starts"));
+        self.effects(host, effects);
+        self.after(0, Event::HostTick(host, process));
+    }
+
+    /// Returns true if an event of an agent has to wait, or has come too late for its process.
+    fn host_sleeps(&mut self, host: usize, process: u64, event: &Event) -> bool {
+        let it = &self.hosts[host];
+        if it.process != process || it.agent.is_none() {
+            return true;
+        }
+        let paused = it.paused_until.checked_sub(self.now).filter(|it| *it > 0);
+        let wait = it.thaws_in(self.now).or(paused);
+        if let Some(wait) = wait {
+            self.after(wait, event.clone());
+        }
+        wait.is_some()
+    }
+
+    pub(super) fn host_tick(&mut self, host: usize, process: u64) {
+        if self.host_sleeps(host, process, &Event::HostTick(host, process)) {
+            return;
+        }
+        let now = self.host_clock(host);
+        let due = self.hosts[host].agent.as_ref().map(HostAgent::wake);
+        if due.is_some_and(|due| due <= now) {
+            self.feed(host, Input::Tick);
+        } else {
+            self.schedule_tick(host);
+        }
+    }
+
+    pub(super) fn host_input(&mut self, host: usize, process: u64, input: Input) {
+        let event = Event::HostInput(host, process, input);
+        if self.host_sleeps(host, process, &event) {
+            return;
+        }
+        if let Event::HostInput(_, _, input) = event {
+            self.feed(host, input);
+        }
+    }
+
+    /// Gives an event to the agent, executes the effects, and asks for the next tick.
+    fn feed(&mut self, host: usize, mut input: Input) {
+        let now = self.host_clock(host);
+        if let (Input::Answered(answer), true) = (&mut input, self.has(Bug::HostTakesAnyAnswer)) {
+            answer.id = self.hosts[host].last_poll.unwrap_or(answer.id);
+        }
+        if input != Input::Tick {
+            self.say(|| format!("host {host}: {input:?}"));
+        }
+        let Some(agent) = &mut self.hosts[host].agent else {
+            return;
+        };
+        let effects = agent.step(now, input);
+        self.effects(host, effects);
+        self.schedule_tick(host);
+    }
+
+    fn schedule_tick(&mut self, host: usize) {
+        let it = &self.hosts[host];
+        let Some(wake) = it.agent.as_ref().map(HostAgent::wake) else {
+            return;
+        };
+        let (process, wait) = (it.process, self.until(host, wake));
+        let at = self.now + wait;
+        // A later tick asks again by itself; only an earlier one is needed.
+        if at < self.hosts[host].next_tick || self.hosts[host].next_tick <= self.now {
+            self.hosts[host].next_tick = at;
+            self.after(wait, Event::HostTick(host, process));
+        }
+    }
+
+    fn effects(&mut self, host: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            self.say(|| format!("host {host}: -> {effect:?}"));
+            self.effect(host, effect);
+        }
+    }
+
+    fn effect(&mut self, host: usize, effect: Effect) {
+        let process = self.hosts[host].process;
+        let input = |input| Event::HostInput(host, process, input);
+        match effect {
+            Effect::Poll(id, held) => {
+                self.hosts[host].last_poll = Some(id);
+                let offer = self.offer(host);
+                let poll = Poll { id, held, offer };
+                self.host_sends(host, &Request::Poll(HostId(host as u64), poll));
+            }
+            Effect::Record(lease, requirements) => {
+                self.ghosts.known(lease);
+                self.hosts[host].needs.insert(lease, requirements);
+                self.write(host, Write::Lease(lease));
+                if self.has(Bug::GuestBeforeRecord) {
+                    self.after(0, input(Input::Recorded(lease)));
+                }
+            }
+            Effect::Start(lease, guard) => self.start_guest(host, lease, guard),
+            Effect::Guard(lease, guard) => {
+                if let Some(guest) = self.hosts[host].guests.get_mut(&lease) {
+                    guest.guard = guest.guard.max(guard);
+                    self.schedule_guard(host, guard);
+                }
+            }
+            Effect::Stop(lease) => {
+                if let Some(guest) = self.hosts[host].guests.get(&lease) {
+                    let number = guest.number;
+                    let delay = self.rng.u64(1..200);
+                    self.after(delay, Event::GuestStops(host, number, lease));
+                }
+            }
+            Effect::Store(report) => {
+                self.write(host, Write::Result(report.lease, report.outcome));
+                if self.has(Bug::ReportBeforeStore) {
+                    self.after(0, input(Input::Stored(report.lease)));
+                }
+            }
+            Effect::Report(report) => {
+                self.host_sends(host, &Request::Report(HostId(host as u64), report));
+                if self.has(Bug::OutboxForgets) {
+                    self.after(1, input(Input::Settled(report.lease)));
+                }
+            }
+            Effect::Release(lease) => {
+                self.host_sends(host, &Request::Release(HostId(host as u64), lease));
+            }
+            Effect::Forget(lease) => self.write(host, Write::Forget(lease)),
+            Effect::Fetch(machine, revision) => {
+                let boot = self.hosts[host].boot;
+                let delay = self.rng.u64(50..2_000);
+                self.after(
+                    delay,
+                    Event::FetchDone(host, boot, process, machine, revision),
+                );
+            }
+        }
+    }
+
+    fn host_sends(&mut self, host: usize, request: &Request) {
+        let process = self.hosts[host].process;
+        self.send(Origin::Host(host, process), request);
+    }
+
+    /// Returns what a host has and what its builds leave.
+    fn offer(&self, host: usize) -> Offer {
+        let it = &self.hosts[host];
+        let total = Capacity {
+            guests: CPUS,
+            cpus: CPUS,
+            memory_mib: 1_000,
+            resources: BTreeMap::new(),
+        };
+        let mut free = total.clone();
+        let busy = it.agent.iter().flat_map(HostAgent::busy);
+        for lease in busy.filter(|_| !self.has(Bug::OfferIgnoresBuilds)) {
+            let cpus = it.needs.get(&lease).map_or(0, |it| it.cpus);
+            free.cpus = free.cpus.saturating_sub(cpus);
+            free.guests = free.guests.saturating_sub(1);
+        }
+        let machines = self.client.machines().iter().map(|machine| {
+            let offered = OfferedMachine {
+                revision: it.revisions.get(machine).copied().unwrap_or_default(),
+                toolchains: BTreeSet::from([self.client.toolchain().clone()]),
+                frozen: false,
+                cached: host == 0,
+            };
+            (machine.clone(), offered)
+        });
+        Offer {
+            machines: machines.collect(),
+            total,
+            free,
+            halt: None,
+        }
+    }
+
+    pub(super) fn host_thaw(&mut self, host: usize) {
+        if self.hosts[host].frozen_until > self.now {
+            return;
+        }
+        self.hosts[host].is_frozen = false;
+        let boot = self.hosts[host].boot;
+        self.guard(host, boot);
+    }
+
+    pub(super) fn fetch_done(
+        &mut self,
+        host: usize,
+        boot: u64,
+        process: u64,
+        machine: MachineName,
+        revision: Revision,
+    ) {
+        if self.hosts[host].boot != boot {
+            return;
+        }
+        if self.has(Bug::FetchLowers) {
+            self.hosts[host].revisions.insert(machine.clone(), revision);
+        } else {
+            let current = self.hosts[host]
+                .revisions
+                .entry(machine.clone())
+                .or_default();
+            *current = revision.max(*current);
+        }
+        let input = Input::Fetched(machine, revision);
+        self.after(0, Event::HostInput(host, process, input));
+    }
+
+    pub(super) fn host_reply(&mut self, host: usize, process: u64, reply: Reply) {
+        let input = match reply {
+            Reply::Leases(answer) => Input::Answered(answer),
+            Reply::Recorded(lease) | Reply::Released(lease) | Reply::Stale(lease) => {
+                Input::Settled(lease)
+            }
+            Reply::Unavailable if self.has(Bug::UnavailableIsFinal) => {
+                let disk = &self.hosts[host].disk;
+                let Some(lease) = disk.results().next() else {
+                    return;
+                };
+                Input::Settled(lease)
+            }
+            _ => return,
+        };
+        self.host_input(host, process, input);
+    }
+
+    /// Kills the agent of a host. Guests and guards go on.
+    pub(super) fn kill_agent(&mut self, host: usize) {
+        self.break_disk(host);
+        let it = &mut self.hosts[host];
+        it.agent = None;
+        it.process += 1;
+        it.next_tick = 0;
+    }
+
+    /// Cuts the power of a host.
+    pub(super) fn cut_power(&mut self, host: usize) {
+        self.kill_agent(host);
+        let now = self.now;
+        let it = &mut self.hosts[host];
+        it.guests.clear();
+        it.disk.lose_left_results();
+        it.boot += 1;
+        it.booted_at = now;
+        (it.is_frozen, it.frozen_until, it.paused_until) = (false, 0, 0);
+    }
+}

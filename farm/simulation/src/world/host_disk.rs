@@ -1,0 +1,121 @@
+//! The disk of a host: writes become durable one after the other, and a crash loses the last ones.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use config::task::Outcome;
+use farm_core::Lease;
+use farm_core::host::{Input, OnDisk};
+
+use super::{Event, World};
+
+/// A write.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Write {
+    /// A lease.
+    Lease(Lease),
+    /// A result.
+    Result(Lease, Outcome),
+    /// The deletion of both.
+    Forget(Lease),
+}
+
+/// The disk of a host.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    durable: BTreeMap<Lease, OnDisk>,
+    /// The results that guests have left in their directories.
+    left: BTreeMap<Lease, Outcome>,
+    writes: VecDeque<(u64, Write)>,
+    last_done: u64,
+    numbers: u64,
+}
+
+impl Disk {
+    /// Returns what an agent finds when it starts.
+    pub(super) fn recover(&self) -> BTreeMap<Lease, OnDisk> {
+        let found = self.durable.iter().map(|(lease, on_disk)| {
+            let left = self.left.get(lease).filter(|_| *on_disk == OnDisk::Lease);
+            (*lease, left.map_or(*on_disk, |it| OnDisk::Left(*it)))
+        });
+        found.collect()
+    }
+
+    /// Returns the leases with a result.
+    pub(super) fn results(&self) -> impl Iterator<Item = Lease> {
+        self.durable
+            .iter()
+            .filter(|(_, it)| matches!(it, OnDisk::Result(_)))
+            .map(|(lease, _)| *lease)
+    }
+
+    pub(super) fn leave_result(&mut self, lease: Lease, outcome: Outcome) {
+        self.left.insert(lease, outcome);
+    }
+
+    pub(super) fn lose_left_results(&mut self) {
+        self.left.clear();
+    }
+
+    fn apply(&mut self, write: Write) {
+        match write {
+            Write::Lease(lease) => {
+                self.durable.insert(lease, OnDisk::Lease);
+            }
+            Write::Result(lease, outcome) => {
+                self.durable.insert(lease, OnDisk::Result(outcome));
+            }
+            Write::Forget(lease) => {
+                self.durable.remove(&lease);
+                self.left.remove(&lease);
+            }
+        }
+    }
+}
+
+impl World {
+    /// Begins a write.
+    pub(super) fn write(&mut self, host: usize, write: Write) {
+        let delay = self.rng.u64(1..30);
+        let disk = &mut self.hosts[host].disk;
+        disk.numbers += 1;
+        disk.writes.push_back((disk.numbers, write));
+        disk.last_done = disk.last_done.max(self.now) + delay;
+        let (number, wait) = (disk.numbers, disk.last_done - self.now);
+        self.after(wait, Event::DiskDone(host, number));
+    }
+
+    pub(super) fn disk_done(&mut self, host: usize, number: u64) {
+        let it = &mut self.hosts[host];
+        if let Some(wait) = it.thaws_in(self.now) {
+            return self.after(wait, Event::DiskDone(host, number));
+        }
+        let process = it.process;
+        let Some((_, write)) = it.disk.writes.pop_front_if(|(it, _)| *it == number) else {
+            return;
+        };
+        it.disk.apply(write);
+        let input = match write {
+            Write::Lease(lease) => Input::Recorded(lease),
+            Write::Result(lease, _) => {
+                self.ghosts.result_stored(host, lease);
+                Input::Stored(lease)
+            }
+            Write::Forget(_) => return,
+        };
+        self.host_input(host, process, input);
+    }
+
+    /// Loses the last writes, or none.
+    pub(super) fn break_disk(&mut self, host: usize) {
+        let writes = self.hosts[host].disk.writes.len();
+        let kept = self.rng.usize(0..=writes);
+        let disk = &mut self.hosts[host].disk;
+        let done: Vec<_> = disk.writes.drain(..).take(kept).collect();
+        for (_, write) in done {
+            disk.apply(write);
+            if let Write::Result(lease, _) = write {
+                self.ghosts.result_stored(host, lease);
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The invariants, checked after each step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::task::Outcome;
+use config::{BuildId, MachineName};
+use farm_core::messages::{Reply, Request};
+use farm_core::operation::{Answer, Operation};
+use farm_core::{HostId, Lease, Revision};
+
+use super::host::CPUS;
+use super::{HOSTS, TERMS, World};
+use crate::tables::{BuildRecord, State, Tables};
+
+/// The facts before a transaction that are compared with those after it.
+#[derive(Debug)]
+pub(crate) struct Before {
+    published: BTreeMap<MachineName, Revision>,
+    drained: BTreeSet<HostId>,
+}
+
+/// Facts about the past that no actor knows.
+#[derive(Debug, Default)]
+pub(crate) struct Ghosts {
+    guests: u64,
+    granted: BTreeSet<Lease>,
+    known: BTreeSet<Lease>,
+    results: BTreeMap<BuildId, State>,
+    started: BTreeSet<Lease>,
+    stored: BTreeSet<(usize, Lease)>,
+    submitted: BTreeMap<String, BuildId>,
+    canceled: BTreeSet<BuildId>,
+    claimed: BTreeMap<MachineName, Revision>,
+    current: [BTreeMap<MachineName, Revision>; HOSTS],
+}
+
+impl Ghosts {
+    pub(crate) fn next_guest(&mut self) -> u64 {
+        self.guests += 1;
+        self.guests
+    }
+
+    pub(crate) fn granted(&mut self, lease: Lease) {
+        self.granted.insert(lease);
+    }
+
+    pub(crate) fn known(&mut self, lease: Lease) {
+        self.known.insert(lease);
+    }
+
+    /// Returns true if a lease was never in an answer, or if its host knows it.
+    pub(crate) fn was_granted_once(&self, lease: Lease) -> bool {
+        !self.granted.contains(&lease) || self.known.contains(&lease)
+    }
+
+    pub(crate) fn result_stored(&mut self, host: usize, lease: Lease) {
+        self.stored.insert((host, lease));
+    }
+}
+
+impl World {
+    /// Checks the invariants that hold at every instant.
+    pub(crate) fn check(&mut self) {
+        let mut broken = Vec::new();
+        for (number, host) in self.hosts.iter().enumerate() {
+            if !host.is_executing() {
+                continue;
+            }
+            let mut cpus = 0;
+            for lease in host.guests.keys() {
+                cpus += host.needs.get(lease).map_or(0, |it| it.cpus);
+                if !self.tables.has_lease(HostId(number as u64), *lease) {
+                    broken.push(format!("no guest without a lease: host {number}, {lease}"));
+                }
+            }
+            if cpus > CPUS {
+                broken.push(format!(
+                    "no host runs more than fits: host {number}, {cpus}"
+                ));
+            }
+            for (machine, revision) in &host.revisions {
+                let seen = self.ghosts.current[number]
+                    .entry(machine.clone())
+                    .or_default();
+                if revision < seen {
+                    broken.push(format!(
+                        "a revision never goes down: host {number}, {machine}"
+                    ));
+                }
+                *seen = *revision;
+            }
+        }
+        if let Some(message) = broken.into_iter().next() {
+            self.violate(message);
+        }
+    }
+
+    /// Checks the start of a guest.
+    pub(crate) fn check_start(&mut self, host: usize, lease: Lease) {
+        if !self.ghosts.started.insert(lease) {
+            self.violate(format!("no two guests of one lease: host {host}, {lease}"));
+        }
+        if self.ghosts.stored.contains(&(host, lease)) {
+            self.violate(format!("no stored result is lost: host {host}, {lease}"));
+        }
+    }
+
+    /// Returns the facts before a transaction.
+    pub(crate) fn before(&self) -> Before {
+        let hosts = self.tables.hosts.iter();
+        Before {
+            published: self.tables.published.clone(),
+            drained: hosts
+                .filter(|(_, it)| it.drained)
+                .map(|(it, _)| *it)
+                .collect(),
+        }
+    }
+
+    /// Checks the effect of a transaction.
+    pub(crate) fn committed(&mut self, before: &Before, operation: &Operation, answer: &Answer) {
+        if let Answer::Rescued(leases) = answer {
+            self.statistics.rescued += leases.len() as u64;
+        }
+        if let (Operation::Claim { host, .. }, Answer::Claimed(grants)) = (operation, answer) {
+            for grant in grants {
+                self.check_claim(before, *host, grant.lease);
+            }
+        }
+        for (machine, revision) in &before.published {
+            if self.tables.published.get(machine) < Some(revision) {
+                self.violate(format!("a revision never goes down: {machine}"));
+            }
+        }
+        let finished: Vec<_> = self
+            .tables
+            .builds
+            .iter()
+            .filter(|(_, it)| matches!(it.state, State::Finished(..)))
+            .map(|(build, it)| (*build, it.clone()))
+            .collect();
+        let lost = self.ghosts.results.keys().find(|build| {
+            let found = self.tables.builds.get(build);
+            !found.is_some_and(|it| matches!(it.state, State::Finished(..)))
+        });
+        if let Some(build) = lost.copied() {
+            self.violate(format!("one result per build: {build} has lost it"));
+        }
+        for (build, record) in finished {
+            self.check_result(build, &record);
+        }
+    }
+
+    fn check_claim(&mut self, before: &Before, host: HostId, lease: Lease) {
+        let record = self.tables.builds[&lease.build].clone();
+        let machine = record.submission.requirements.machine.clone();
+        if before.drained.contains(&host) {
+            self.violate(format!("no drained host gets a build: {lease}"));
+        }
+        if self.ghosts.canceled.contains(&lease.build) {
+            self.violate(format!("no canceled build starts again: {lease}"));
+        }
+        if lease.epoch.0 > TERMS.attempts_max {
+            self.violate(format!("no build is tried for ever: {lease}"));
+        }
+        let published = before.published.get(&machine).copied().unwrap_or_default();
+        let last = self.ghosts.claimed.entry(machine).or_default();
+        if record.revision < published.max(*last) {
+            self.violate(format!("a revision never goes down: the one of {lease}"));
+        } else {
+            *last = record.revision;
+        }
+    }
+
+    fn check_result(&mut self, build: BuildId, record: &BuildRecord) {
+        match self.ghosts.results.get(&build) {
+            Some(known) if *known == record.state => {}
+            Some(_) => self.violate(format!("one result per build: {build}")),
+            None => {
+                self.statistics.finished += 1;
+                self.ghosts.results.insert(build, record.state.clone());
+                if let State::Finished(Outcome::Success | Outcome::Error, by) = &record.state {
+                    self.check_reporter(build, *by);
+                }
+            }
+        }
+    }
+
+    /// Checks that a result comes from a guest, and that its host cannot lose it.
+    fn check_reporter(&mut self, build: BuildId, by: Option<(HostId, farm_core::Epoch)>) {
+        let is_true = by.is_some_and(|(host, epoch)| {
+            let lease = Lease { build, epoch };
+            let host = usize::try_from(host.0).unwrap_or(usize::MAX);
+            self.ghosts.stored.contains(&(host, lease))
+        });
+        if !is_true {
+            self.violate(format!(
+                "each result is on the disk of a host with the lease: {build}"
+            ));
+        }
+    }
+
+    /// Checks what a coordinator tells a host.
+    pub(crate) fn replied(&mut self, reply: &Reply) {
+        if let Reply::Recorded(lease) = reply {
+            let found = self.tables.builds.get(&lease.build).map(|it| &it.state);
+            if !matches!(found, Some(State::Finished(_, Some((_, epoch)))) if *epoch == lease.epoch)
+            {
+                self.violate(format!("an acknowledged result is stored: {lease}"));
+            }
+        }
+    }
+
+    /// Checks what a coordinator tells a client.
+    pub(crate) fn acknowledged(&mut self, request: &Request, reply: &Reply) {
+        match (request, reply) {
+            (Request::Submit(submission), Reply::Submitted(build)) => {
+                let known = self.ghosts.submitted.insert(submission.key.clone(), *build);
+                let is_there = self.tables.builds.contains_key(build);
+                if !is_there || known.is_some_and(|known| known != *build) {
+                    self.violate(format!("no build is lost: {}", submission.key));
+                }
+                self.check_single(&submission.key);
+            }
+            (_, Reply::Canceled(build)) => {
+                self.ghosts.canceled.insert(*build);
+            }
+            _ => {}
+        }
+    }
+
+    /// Checks that one submission has made one build.
+    fn check_single(&mut self, key: &str) {
+        let same = |it: &&BuildRecord| it.submission.key.split('-').next() == Some(key);
+        if self.tables.builds.values().filter(same).count() > 1 {
+            self.violate(format!("one build per submission: {key}"));
+        }
+    }
+}
+
+impl Tables {
+    /// Returns true if a host has a lease.
+    fn has_lease(&self, host: HostId, lease: Lease) -> bool {
+        self.builds.get(&lease.build).is_some_and(|it| {
+            it.host == Some(host) && it.epoch == lease.epoch && matches!(it.state, State::Leased(_))
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! The store: one transaction at a time, whose answer may get lost.
+
+use farm_core::operation::{Answer, Operation};
+
+use super::{Call, Event, World};
+use crate::Bug;
+use crate::tables::{State, Tables};
+
+impl World {
+    pub(super) fn store_operation(&mut self, call: Call, operation: &Operation) {
+        if self.store_down_until > self.now {
+            return;
+        }
+        let now = self.store_clock();
+        let before = self.before();
+        let answer = self.apply_planted(now, operation.clone());
+        if !matches!(operation, Operation::Hosts | Operation::Candidates { .. }) {
+            self.say(|| format!("store: {operation:?} -> {answer:?}"));
+        }
+        self.committed(&before, operation, &answer);
+        if let Some(delay) = self.transit() {
+            self.after(delay, Event::Answer(call, answer));
+        }
+    }
+
+    /// Executes an operation with the planted bug of the store.
+    fn apply_planted(&mut self, now: u64, mut operation: Operation) -> Answer {
+        let tables = &mut self.tables;
+        let Some(bug) = self.bug else {
+            return tables.apply(now, operation);
+        };
+        let before = tables.clone();
+        break_before(bug, now, tables, &mut operation);
+        let mut answer = tables.apply(now, operation.clone());
+        break_after(bug, &before, tables, &operation, &mut answer);
+        answer
+    }
+}
+
+/// Changes an operation, or what it sees, as a bug would.
+fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operation) {
+    match (bug, operation) {
+        (Bug::FinishIgnoresEpoch, Operation::Finish(_, lease, _)) => {
+            if let Some(build) = tables.builds.get(&lease.build) {
+                lease.epoch = build.epoch;
+            }
+        }
+        (Bug::FinishIgnoresHost, Operation::Finish(host, lease, _)) => {
+            let owner = tables.builds.get(&lease.build).and_then(|it| it.host);
+            *host = owner.unwrap_or(*host);
+        }
+        (Bug::FinishOverwrites, Operation::Finish(host, lease, _)) => {
+            if let Some(build) = tables.builds.get_mut(&lease.build) {
+                (build.epoch, build.host) = (lease.epoch, Some(*host));
+                build.state = State::Leased(now);
+            }
+        }
+        (Bug::ClaimIgnoresState, Operation::Claim { picks, .. }) => {
+            for pick in picks {
+                if let Some(build) = tables.builds.get_mut(&pick.build)
+                    && !matches!(build.state, State::Finished(..))
+                {
+                    (pick.epoch, build.state) = (build.epoch, State::Queued(0));
+                }
+            }
+        }
+        (Bug::ClaimIgnoresBeat, Operation::Claim { host, beat, .. })
+        | (Bug::RescueIgnoresBeat, Operation::Rescue { host, beat, .. }) => {
+            *beat = tables.hosts[host].beat;
+        }
+        (Bug::SubmitIgnoresKey, Operation::Submit(submission)) => {
+            submission.key = format!("{}-{}", submission.key, tables.builds.len());
+        }
+        (Bug::PublishLowers, Operation::Publish(machine, _)) => {
+            tables.published.remove(machine);
+        }
+        (Bug::ClaimIgnoresDrain, Operation::Claim { host, .. }) => {
+            tables.hosts.entry(*host).or_default().drained = false;
+        }
+        (Bug::ClaimIgnoresRevision, Operation::Claim { .. }) => tables.published.clear(),
+        _ => {}
+    }
+}
+
+/// Changes the effect of an operation or its answer, as a bug would.
+fn break_after(
+    bug: Bug,
+    before: &Tables,
+    tables: &mut Tables,
+    operation: &Operation,
+    answer: &mut Answer,
+) {
+    match (bug, operation, answer) {
+        (Bug::ClaimKeepsEpoch, _, Answer::Claimed(grants)) => {
+            for grant in grants {
+                grant.lease.epoch.0 = 1;
+                if let Some(build) = tables.builds.get_mut(&grant.lease.build) {
+                    build.epoch.0 = 1;
+                }
+            }
+        }
+        (Bug::LossIsNotCounted, ..) => {
+            for build in tables.builds.values_mut() {
+                build.losses = 0;
+            }
+        }
+        (Bug::CancelForgets, Operation::Cancel(build), _) => {
+            if let Some(build) = tables.builds.get_mut(build) {
+                build.canceled = false;
+            }
+        }
+        (Bug::ClaimIgnoresDrain, Operation::Claim { host, .. }, _) => {
+            tables.hosts.entry(*host).or_default().drained = before.hosts[host].drained;
+        }
+        (Bug::ClaimIgnoresRevision, Operation::Claim { .. }, _) => {
+            tables.published.clone_from(&before.published);
+        }
+        _ => {}
+    }
+}
