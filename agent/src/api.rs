@@ -14,6 +14,7 @@ mod events;
 mod files;
 mod layers;
 mod listener;
+mod metrics;
 mod projects;
 mod queue;
 mod rate_limit;
@@ -40,14 +41,11 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use config::builds::{SOCKET, Status};
-use config::pressure::PressureKind;
 use nix::unistd::{Group, chown};
-use planner::pressure::Stall;
 use prserv::host_names::HostNames;
 use prserv::listen::listen_on_port;
 use prserv::listener::{Deadlines, Places};
-use sys::blocking::blocking;
-use telemetry::metrics::{CONTENT_TYPE, HostGauges, Metrics};
+use telemetry::metrics::Metrics;
 use tokio::net::UnixListener;
 
 use auth::{Auth, Peer};
@@ -178,7 +176,7 @@ fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
             auth::authorize,
         ))
         .route("/api/v1/openapi.json", get(openapi))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics::show))
         .method_not_allowed_fallback(error::unsupported_method)
         .merge(toaster::routes(&agent))
         .merge(web::routes(&agent, &auth))
@@ -336,43 +334,6 @@ async fn count_request(
 
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
-}
-
-async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, ApiError> {
-    let unfinished = agent.records.unfinished().await?;
-    let (task_agent, status) = (Arc::clone(&agent), agent.status());
-    let host = move || (free_space(&task_agent), host_pressure(&task_agent));
-    let (free, pressure) = blocking(host).await;
-    let mut text = agent.telemetry.metrics.to_text(&HostGauges {
-        unfinished: &unfinished,
-        jobs: agent.jobs.running().counts(),
-        status: status.as_ref(),
-        free: &free,
-        ready: agent.ready.images().len(),
-        hot_memory: agent.hot_images.bytes(),
-        pressure: &pressure,
-    });
-    text.push_str(&agent.bitbake.metrics());
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
-}
-
-/// Returns the free bytes of the volumes and of the state directory.
-fn free_space(agent: &AgentState) -> Vec<(&'static str, PathBuf, Option<u64>)> {
-    let volumes = agent.volumes.iter().map(|volume| ("volume", volume.path()));
-    volumes
-        .chain([("state", agent.paths.state())])
-        .map(|(kind, path)| (kind, path.to_owned(), store::space::bytes_free(path).ok()))
-        .collect()
-}
-
-/// Returns the pressure on each resource of the host that the kernel reports.
-fn host_pressure(agent: &AgentState) -> Vec<(&'static str, &'static str, u32)> {
-    let readings = crate::scheduler::pressure::read(&agent.settings().paths.pressure);
-    let shares = |(kind, stall): (PressureKind, Stall)| {
-        let name = kind.file();
-        [(name, "some", stall.some), (name, "full", stall.full)]
-    };
-    readings.into_iter().flat_map(shares).collect()
 }
 
 async fn status(State(agent): State<Arc<AgentState>>) -> Result<Json<Status>, ApiError> {

@@ -26,7 +26,7 @@ mod upstream;
 pub mod value;
 pub mod wire;
 
-pub use linerpc::{host_names, listen, listener, logging, sockets, threads};
+pub use linerpc::{host_names, listen, listener, logging, metrics_format, sockets, threads};
 pub use policy::History;
 pub use server::{Server, serve, serve_connection};
 pub use service::{OpenOptions, Service, ServiceError};

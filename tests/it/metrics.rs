@@ -1,24 +1,36 @@
-//! The metrics for Prometheus, and that the dashboard and the alert rules use no others.
+//! The metrics for Prometheus, as its own tools judge them, and that the dashboard and the alert rules
+//! use no others.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
 
 use config::builds::State;
 use config::schedule::RunResult;
 use config::task::Outcome;
 use jiff::Timestamp;
+use sys::command::{prepare, run};
 use tests::api_host::ApiHost;
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Returns the names of the project's metrics in a text.
 fn metric_names(text: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split(|c| !is_part(c));
-    let names = words.filter(|word| word.starts_with("buildhost_") || word.starts_with("prserv_"));
+    let names = words.filter(|word| {
+        let prefixes = ["buildhost_", "prserv_", "process_"];
+        prefixes.iter().any(|prefix| word.starts_with(prefix))
+    });
     names.map(str::to_owned).collect()
 }
 
 /// Returns a host whose metrics all have samples.
 fn host_with_history() -> ApiHost {
-    let host = ApiHost::new("");
+    let host = ApiHost::new(
+        "[[controllers]]\nname = \"ci\"\nurl = \"http://localhost/\"\ntoolchain_version = \"1.0\"\n",
+    );
     let records = &host.host.records;
     let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
     let second = |second| Timestamp::from_second(second).unwrap();
@@ -58,9 +70,91 @@ fn host_with_history() -> ApiHost {
 }
 
 fn text(host: &ApiHost) -> String {
-    let answer = host.get("/metrics");
+    text_as(host, OPEN_METRICS, OPEN_METRICS)
+}
+
+/// Returns the metrics for a client that accepts `accept`, after a look at their format.
+fn text_as(host: &ApiHost, accept: &str, format: &str) -> String {
+    let request = host.remote("GET", "/metrics").header("accept", accept);
+    let answer = request.send().unwrap();
     assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-type"], format, "{accept}");
+    assert_eq!(answer.headers()["vary"], "accept");
     answer.text().unwrap()
+}
+
+/// Runs promtool of Prometheus, which fails at what it complains about. Returns its complaints.
+fn promtool(arguments: &[&str], input: &str, directory: &Path) -> Result<String, String> {
+    let file = directory.join("input");
+    tests::write_file(&file, input);
+    let mut command = prepare("promtool");
+    command.args(arguments).current_dir(directory);
+    command.stdin(std::fs::File::open(file).unwrap());
+    let output = run(command, Duration::from_mins(1));
+    output
+        .map(|text| String::from_utf8_lossy(&text).into_owned())
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn promtool_complains_about_no_metric() {
+    let host = host_with_history();
+    let directory = tempfile::tempdir().unwrap();
+    let check = |text: &str| promtool(&["check", "metrics"], text, directory.path());
+    let metrics = text_as(&host, "text/plain", TEXT);
+    assert_eq!(check(&metrics), Ok(String::new()), "{metrics}");
+    let bad = "# TYPE buildhost_builds counter\nbuildhost_builds 1\n";
+    assert!(check(bad).unwrap_err().contains("_total"));
+    let plain: BTreeSet<_> = metric_names(&metrics);
+    for name in [
+        "buildhost_agent_info",
+        "buildhost_builds_total",
+        "process_cpu_seconds_total",
+        "prserv_requests_total",
+    ] {
+        assert!(plain.contains(name), "{name} in {metrics}");
+    }
+    assert!(!metrics.contains("# EOF") && !metrics.contains("# UNIT"));
+}
+
+#[test]
+fn the_header_accept_selects_the_format() {
+    let host = host_with_history();
+    for accept in ["*/*", "text/html, */*;q=0.1", "application/json"] {
+        text_as(&host, accept, TEXT);
+    }
+    let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    text_as(&host, prometheus, OPEN_METRICS);
+}
+
+#[test]
+fn every_alert_fires_as_its_tests_say_and_has_a_section_in_the_documentation() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let rules = include_str!("../../docs/alerts.yaml");
+    let cases = include_str!("../alerts/tests.yaml");
+    tests::write_file(&path.join("alerts.yaml"), rules);
+    tests::write_file(&path.join("tests.yaml"), cases);
+    promtool(&["check", "rules", "alerts.yaml"], "", path).unwrap();
+    promtool(&["test", "rules", "tests.yaml"], "", path).unwrap();
+    let text = include_str!("../../docs/alerts.md");
+    let after = |line: &str, key: &str| line.trim().strip_prefix(key).map(str::to_owned);
+    let alerts: Vec<_> = rules
+        .lines()
+        .filter_map(|line| after(line, "- alert: "))
+        .collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in &alerts {
+        assert!(text.contains(&format!("\n## {alert}\n")), "{alert}");
+        let anchor = format!("/alerts.md#{}\"", alert.to_lowercase());
+        assert_eq!(rules.matches(&anchor).count(), 1, "{alert}");
+        let tested = cases.matches(&format!("alertname: {alert}\n")).count();
+        let silent = cases
+            .matches(&format!("alertname: {alert}, exp_alerts: []"))
+            .count();
+        assert!(tested == 1 && silent >= 1, "{alert}: {tested}, {silent}");
+    }
+    assert_eq!(rules.matches("severity: ").count(), alerts.len());
 }
 
 #[test]
@@ -72,6 +166,13 @@ fn builds_are_counted_with_the_duration_of_each_phase() {
         r#"buildhost_build_phase_seconds_count{phase="starting"} 1"#,
         r#"buildhost_schedule_runs_total{schedule="nightly",result="failed"} 1"#,
         r#"buildhost_builds_unfinished{state="queued"} 0.0"#,
+        "buildhost_queue_oldest_seconds 0.0",
+        r#"buildhost_guest_seconds_total{machine="linux"} 2.0"#,
+        r#"buildhost_guests{job="hold"} 0.0"#,
+        "buildhost_drained 0.0",
+        r#"buildhost_notices{kind="reserve"} 0.0"#,
+        "buildhost_cpus_allocated 0.0",
+        r#"buildhost_controller_reports_waiting{controller="ci"} 0.0"#,
         r#"buildhost_revision_on_trial{machine="linux"} 7.0"#,
         r#"buildhost_trials_total{verdict="rolled_back"} 0"#,
         r#"buildhost_machine_ready{machine="linux",toolchain="default"} 1.0"#,

@@ -355,6 +355,20 @@ impl Observed {
         drained.into_iter().chain(halts).collect()
     }
 
+    /// Returns the number of notices of each kind.
+    pub fn notice_counts(&self) -> [(&'static str, usize); 5] {
+        [
+            ("drained", usize::from(self.drained.is_some())),
+            (
+                "reserve",
+                usize::from(self.halt.is_some()) + self.halted_volumes.len(),
+            ),
+            ("pressure", usize::from(self.capacity.pressure.is_some())),
+            ("outcome", self.jobs.unstored.len()),
+            ("toolchain", self.unusable_toolchains.len()),
+        ]
+    }
+
     /// Returns the sentence about pressure for which no guest starts beside another one.
     pub fn pressure_notice(&self) -> Option<String> {
         Some(self.capacity.pressure?.notice())

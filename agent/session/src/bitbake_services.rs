@@ -47,12 +47,10 @@ impl BitBakeServices {
     }
 
     /// Returns the counters of the services, for Prometheus.
-    pub fn metrics(&self) -> String {
-        let mut text = self.pr.metrics().to_text();
-        if let Some(hashserv) = &self.hashserv {
-            text.push_str(&hashserv.metrics().to_text());
-        }
-        text
+    pub fn metrics(&self) -> Vec<String> {
+        let pr = Some(self.pr.metrics().to_text());
+        let hashserv = self.hashserv.as_ref().map(|it| it.metrics().to_text());
+        pr.into_iter().chain(hashserv).collect()
     }
 
     /// Commits what waits and closes the databases.

@@ -2,13 +2,14 @@
 
 mod caches;
 mod controllers;
+mod host;
+mod process;
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use config::ScheduleName;
-use config::builds::{Build, ImageState, State, Status};
+use config::builds::{Build, Phase, State};
 use config::canary::TrialVerdict;
 use config::schedule::RunResult;
 use parking_lot::Mutex;
@@ -22,15 +23,15 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use caches::{CacheMetrics, CacheResult, TransferDirection};
 pub use controllers::{ControllerMetrics, RequestResult};
+pub use host::{Admission, HostGauges};
 
-/// The format of the metrics, as a content type.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// The last line of the format.
-const END: &str = "# EOF\n";
+use host::AgentGauges;
 
 type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
+type FloatCounters = Family<Labels, Counter<f64, AtomicU64>>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+type Single = Gauge<f64, AtomicU64>;
 type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// The counters of one agent.
@@ -42,6 +43,7 @@ pub struct Metrics {
     pub controllers: ControllerMetrics,
     builds: Counters,
     phases: Histograms,
+    guest_seconds: FloatCounters,
     schedule_runs: Counters,
     bootstraps: Counters,
     trials: Counters,
@@ -53,23 +55,6 @@ pub struct Metrics {
     requests: Counters,
     request_seconds: Histograms,
     gauges: Mutex<AgentGauges>,
-}
-
-/// The gauges that are set at each request.
-#[derive(Debug)]
-struct AgentGauges {
-    registry: Registry,
-    waiting: Gauges,
-    guests: Gauges,
-    ready: Gauges,
-    on_trial: Gauges,
-    notices: Gauges,
-    free: Gauges,
-    hot_memory: Gauges,
-    resources: Gauges,
-    resources_used: Gauges,
-    pressure: Gauges,
-    pressure_high: Gauges,
 }
 
 impl Default for Metrics {
@@ -96,6 +81,7 @@ impl Default for Metrics {
                 "Time that builds spent in a state",
                 seconds,
             ),
+            guest_seconds: guest_seconds(&mut all),
             schedule_runs: counter(&mut all, "schedule_runs", "Runs of schedules"),
             bootstraps: counter(&mut all, "bootstraps", "Finished bootstraps"),
             trials: counter(&mut all, "trials", "Ended trials of revisions"),
@@ -136,6 +122,13 @@ fn fork_stops(registry: &mut Registry) -> Histograms {
     })
 }
 
+fn guest_seconds(registry: &mut Registry) -> FloatCounters {
+    let counters = FloatCounters::default();
+    let help = "Time that the guests of finished builds ran";
+    registry.register_with_unit("guest", help, Unit::Seconds, counters.clone());
+    counters
+}
+
 fn counter(registry: &mut Registry, name: &str, help: &str) -> Counters {
     let counters = Counters::default();
     registry.register(name, help, counters.clone());
@@ -146,6 +139,13 @@ fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauges {
     let gauges = Gauges::default();
     registry.register(name, help, gauges.clone());
     gauges
+}
+
+/// Registers a gauge without labels.
+fn single(registry: &mut Registry, name: &str, help: &str) -> Single {
+    let gauge = Single::default();
+    registry.register(name, help, gauge.clone());
+    gauge
 }
 
 /// Registers a histogram of seconds.
@@ -179,6 +179,8 @@ impl Metrics {
     pub fn build(&self, build: &Build) {
         let Some(outcome) = build.outcome else { return };
         let machine = ("machine", build.machine.to_string());
+        let ran = self.guest_seconds.get_or_create(&vec![machine.clone()]);
+        ran.inc_by(guest_seconds_of(&build.phases));
         let labels = vec![machine, ("outcome", outcome.to_string())];
         self.builds.get_or_create(&labels).inc();
         for step in build.phases.windows(2) {
@@ -254,168 +256,25 @@ impl Metrics {
         histogram.observe(lasted.as_secs_f64());
     }
 
-    /// Returns the counters, and gauges of the host, in the text format of OpenMetrics,
-    /// without its last line.
-    pub fn to_text(&self, host: &HostGauges<'_>) -> String {
+    /// Returns the counters, the gauges of the host and the metrics of the process, in
+    /// OpenMetrics, as one text for each registry. Blocks.
+    pub fn to_texts(&self, host: &HostGauges<'_>) -> Vec<String> {
         let gauges = self.gauges.lock();
         gauges.set(host);
         let mut text = String::new();
         // Writing into memory cannot fail.
         let _ = encode(&mut text, &gauges.registry);
-        text.truncate(text.len() - END.len());
-        text
+        vec![text, process::to_text()]
     }
 }
 
-/// The state of the host at the time of a request, for gauges.
-pub struct HostGauges<'h> {
-    /// The builds without an outcome.
-    pub unfinished: &'h [Build],
-    /// The number of running jobs of each kind.
-    pub jobs: [(&'static str, usize); 3],
-    /// The status after the scheduler's last round, if there was one.
-    pub status: Option<&'h Status>,
-    /// The volumes and the state directory, each with its kind and its free bytes.
-    pub free: &'h [(&'static str, PathBuf, Option<u64>)],
-    /// The number of ready guests.
-    pub ready: usize,
-    /// The memory of hot images, in bytes.
-    pub hot_memory: u64,
-    /// The pressure on each resource that the kernel reports: the resource, `some` or `full`,
-    /// and the share of time, in hundredths of a percent.
-    pub pressure: &'h [(&'static str, &'static str, u32)],
-}
-
-impl AgentGauges {
-    /// Registers the gauges, and keeps the registry that has all metrics.
-    fn new(mut all: Registry) -> Self {
-        Self {
-            waiting: gauge(&mut all, "builds_unfinished", "Builds without an outcome"),
-            guests: gauge(&mut all, "guests", "Running guests"),
-            ready: gauge(
-                &mut all,
-                "machine_ready",
-                "1 if a machine can build, else 0",
-            ),
-            on_trial: gauge(
-                &mut all,
-                "revision_on_trial",
-                "The number of a machine's revision on trial",
-            ),
-            notices: gauge(
-                &mut all,
-                "notices",
-                "Problems that keep the host from building",
-            ),
-            free: gauge(&mut all, "free_bytes", "Free space"),
-            resources: gauge(&mut all, "resources", "Countable resources of the host"),
-            resources_used: gauge(
-                &mut all,
-                "resources_used",
-                "Countable resources that guests have",
-            ),
-            hot_memory: gauge(
-                &mut all,
-                "hot_memory_bytes",
-                "Memory of checkpoints that guests share",
-            ),
-            pressure: gauge(
-                &mut all,
-                "pressure_ratio",
-                "Share of the last ten seconds in which programs of the host were stalled",
-            ),
-            pressure_high: gauge(
-                &mut all,
-                "pressure_high",
-                "1 if no guest starts beside another one for this pressure, else 0",
-            ),
-            registry: all,
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "the values are far smaller")]
-    fn set(&self, host: &HostGauges<'_>) {
-        for (state, word) in State::ALL {
-            let count = host
-                .unfinished
-                .iter()
-                .filter(|build| build.state == state)
-                .count();
-            if state != State::Finished {
-                set(
-                    &self.waiting,
-                    &vec![("state", word.to_owned())],
-                    count as f64,
-                );
-            }
-        }
-        for (job, count) in host.jobs {
-            set(&self.guests, &vec![("job", job.into())], count as f64);
-        }
-        if let Some(status) = host.status {
-            // Machines come and go.
-            self.ready.clear();
-            for it in &status.machines {
-                let machine = ("machine", it.machine.to_string());
-                let labels = vec![machine, ("toolchain", it.toolchain.to_string())];
-                let ready = matches!(it.image, ImageState::Ready | ImageState::Outdated);
-                set(&self.ready, &labels, f64::from(u8::from(ready)));
-            }
-            self.on_trial.clear();
-            for it in &status.trials {
-                let labels = vec![("machine", it.machine.to_string())];
-                set(&self.on_trial, &labels, f64::from(it.revision.0));
-            }
-            set(&self.notices, &Vec::new(), status.notices.len() as f64);
-            for (name, load) in &status.resources {
-                let labels = vec![("resource", name.to_string())];
-                set(
-                    &self.resources,
-                    &labels,
-                    load.total.unwrap_or_default() as f64,
-                );
-                set(&self.resources_used, &labels, load.taken as f64);
-            }
-            self.pressure_high.clear();
-            for it in &status.pressure {
-                let labels = vec![("resource", it.resource.file().to_owned())];
-                let high = f64::from(u8::from(it.high_since.is_some()));
-                set(&self.pressure_high, &labels, high);
-            }
-        }
-        self.pressure.clear();
-        for (resource, stall, hundredths) in host.pressure {
-            let labels = vec![
-                ("resource", (*resource).to_owned()),
-                ("stall", (*stall).to_owned()),
-            ];
-            set(&self.pressure, &labels, f64::from(*hundredths) / 10_000.0);
-        }
-        set(
-            &self.guests,
-            &vec![("job", "ready".into())],
-            host.ready as f64,
-        );
-        set(&self.hot_memory, &Vec::new(), host.hot_memory as f64);
-        for (kind, path, bytes) in host.free {
-            self.set_free(kind, path, *bytes);
-        }
-    }
-
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "the error is below a byte in 2^53"
-    )]
-    fn set_free(&self, kind: &str, path: &Path, bytes: Option<u64>) {
-        let labels = vec![
-            ("kind", kind.to_owned()),
-            ("path", path.display().to_string()),
-        ];
-        match bytes {
-            Some(bytes) => set(&self.free, &labels, bytes as f64),
-            None => drop(self.free.remove(&labels)),
-        }
-    }
+/// Returns the seconds in which the phases of a build had a guest.
+fn guest_seconds_of(phases: &[Phase]) -> f64 {
+    let steps = phases.windows(2);
+    let with_guest = steps.filter(|step| step[0].state != State::Queued);
+    let seconds = with_guest.map(|step| step[1].at.duration_since(step[0].at).as_secs_f64());
+    // A clock may have been set back.
+    seconds.map(|seconds| seconds.max(0.0)).sum()
 }
 
 fn set(gauges: &Gauges, labels: &Labels, value: f64) {

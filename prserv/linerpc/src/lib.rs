@@ -8,7 +8,7 @@
 //! [`listen`] opens sockets, on all addresses of a name; [`sockets`] and [`threads`] are those of a
 //! program, and [`logging`] is its log.
 //! [`batching`] is for their writers, which answer many requests at once, and [`batch_metrics`]
-//! counts what they commit.
+//! counts what they commit; [`metrics_format`] negotiates the format of such counters.
 //! [`connect`] opens connections to other servers, directly or through a proxy ([`target`]).
 
 pub mod batch_metrics;
@@ -23,6 +23,7 @@ pub mod http;
 pub mod listen;
 pub mod listener;
 pub mod logging;
+pub mod metrics_format;
 pub mod server;
 pub mod session;
 mod sniff;

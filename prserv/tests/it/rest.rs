@@ -153,5 +153,9 @@ fn metrics_count_requests_and_batches() {
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
-    assert!(text.ends_with("# EOF\n"));
+    assert!(text.contains("# TYPE prserv_values_total counter\n"));
+    assert!(!text.contains("# EOF"));
+    let accept = "Host: localhost\r\nConnection: close\r\nAccept: application/openmetrics-text";
+    let answer = server.exchange(format!("GET /metrics HTTP/1.1\r\n{accept}\r\n\r\n").as_bytes());
+    assert!(String::from_utf8(answer).unwrap().ends_with("# EOF\n"));
 }

@@ -129,6 +129,12 @@ impl ResourcePool {
         self.capacity.counts.get(name).copied().unwrap_or_default()
     }
 
+    /// Returns the allocated processors, and the allocated memory in MiB.
+    pub fn allocated_amounts(&self) -> (u64, u64) {
+        let (cpus, memory) = (Resource::Cpus, Resource::Memory);
+        (self.allocated(&cpus), self.allocated(&memory))
+    }
+
     /// Returns the use of each countable resource.
     pub fn loads(&self) -> BTreeMap<ResourceName, Load> {
         let names = self.capacity.counts.iter();

@@ -6,10 +6,11 @@ use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use linerpc::http::{refuse_foreign, websocket};
+use linerpc::metrics_format;
 use tokio::sync::watch;
 
 use super::HashEndpoint;
@@ -36,13 +37,11 @@ async fn root(
 }
 
 /// Returns the counters to clients that may read without a login.
-async fn metrics(State(endpoint): State<HashEndpoint>) -> Response {
+async fn metrics(State(endpoint): State<HashEndpoint>, headers: HeaderMap) -> Response {
     let is_allowed = endpoint.access.login && endpoint.access.anonymous.allow(&[Permission::Read]);
     if !is_allowed {
         let text = "the metrics are for clients that may read without a login\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let text = endpoint.service.metrics().to_text();
-    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+    metrics_format::respond(&headers, &[endpoint.service.metrics().to_text()])
 }

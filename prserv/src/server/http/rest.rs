@@ -5,6 +5,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use linerpc::metrics_format;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -151,14 +152,13 @@ pub(super) async fn openapi() -> Response {
 }
 
 /// `GET /metrics`: returns the counters.
-pub(super) async fn metrics(State(service): State<AuthorizedService>) -> ApiResult {
+pub(super) async fn metrics(
+    State(service): State<AuthorizedService>,
+    headers: HeaderMap,
+) -> ApiResult {
     service.require_all_requests("metrics")?;
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok((
-        [(header::CONTENT_TYPE, content_type)],
-        service.metrics().to_text(),
-    )
-        .into_response())
+    let text = service.metrics().to_text();
+    Ok(metrics_format::respond(&headers, &[text]))
 }
 
 fn row_response(tuple: Tuple, value: Option<Value>) -> ApiResult {
