@@ -21,6 +21,7 @@ pub mod layers;
 pub mod layout;
 pub mod limits;
 pub mod machine;
+pub mod machines;
 pub mod manifest;
 pub mod names;
 pub mod pressure;

@@ -10,10 +10,10 @@ use config::{MachineName, Revision};
 use store::content_manifest::Format;
 use store::init::Size;
 use store::prune::{self, PrunePolicy};
-use store::{Change, MachineRefusal, StoreError, Volume};
+use store::{MachineChange, Volume};
 
+use super::note::author;
 use super::retention::report;
-use super::trial;
 use crate::exit_code::Failure;
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::{Output, count};
@@ -136,12 +136,17 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let volume = Volume::open(&options.volume)?;
     match command {
-        Command::Promote { name, dry_run } => trial::promote(&volume, name, *dry_run, output),
+        Command::Promote { name, dry_run } => {
+            change(&volume, name, MachineChange::Promote, *dry_run, output)
+        }
         Command::Rollback {
             name,
             revision,
             dry_run,
-        } => roll_back(&volume, name, *revision, *dry_run, output),
+        } => {
+            let wanted = MachineChange::RollBack(*revision);
+            change(&volume, name, wanted, *dry_run, output)
+        }
         Command::Verify { name, revision } => verify(&volume, name, *revision, output),
         Command::Record {
             name,
@@ -154,12 +159,18 @@ pub(crate) fn run(
             name,
             revision,
             dry_run,
-        } => pin(&volume, name, *revision, *dry_run, output),
+        } => {
+            let wanted = MachineChange::Pin(*revision);
+            change(&volume, name, wanted, *dry_run, output)
+        }
         Command::Unpin {
             name,
             revision,
             dry_run,
-        } => unpin(&volume, name, *revision, *dry_run, output),
+        } => {
+            let wanted = MachineChange::Unpin(*revision);
+            change(&volume, name, wanted, *dry_run, output)
+        }
         Command::Prune {
             names,
             keep,
@@ -178,26 +189,20 @@ pub(crate) fn run(
     }
 }
 
-fn roll_back(
+/// Carries a change of a machine out, or says what it would do.
+fn change(
     volume: &Volume,
     name: &MachineName,
-    to: Option<Revision>,
+    wanted: MachineChange,
     dry_run: DryRun,
     output: &Output,
 ) -> Result<(), Failure> {
-    let candidate = volume
-        .view(name)?
-        .candidate()
-        .map(|(view, _)| view.revision);
-    if let (None, Some(candidate)) = (to, candidate) {
-        return trial::reject(volume, name, candidate, dry_run, output);
-    }
+    let step = volume.plan_change(name, wanted)?;
     if dry_run.enabled {
-        let to = volume.plan_rollback(name, to)?;
-        return output.plan(format_args!("make revision {to} of {name} current"));
+        return output.plan(step.plan(name));
     }
-    let revision = volume.roll_back(name, to)?;
-    output.status(format_args!("{name}: revision {revision} is now current"));
+    let change = volume.execute_step(name, step, &author())?;
+    output.status(format_args!("{name}: {}", step.report(change)));
     Ok(())
 }
 
@@ -223,55 +228,6 @@ fn verify(
             "{name}: the content manifest has format {}, which does not cover device numbers, extended attributes, capabilities and ACLs",
             verified.format
         ));
-    }
-    Ok(())
-}
-
-fn pin(
-    volume: &Volume,
-    name: &MachineName,
-    revision: Revision,
-    dry_run: DryRun,
-    output: &Output,
-) -> Result<(), Failure> {
-    if dry_run.enabled {
-        match volume.view(name)?.revision(revision) {
-            Some(view) if view.complete => {}
-            _ => {
-                return Err(
-                    StoreError::from(MachineRefusal::NoRevision(name.clone(), revision)).into(),
-                );
-            }
-        }
-        return output.plan(format_args!("pin revision {revision} of {name}"));
-    }
-    match volume.pin(name, revision)? {
-        Change::Changed => output.status(format_args!("{name}: pinned revision {revision}")),
-        Change::Unchanged => {
-            output.status(format_args!(
-                "{name}: revision {revision} is pinned already"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn unpin(
-    volume: &Volume,
-    name: &MachineName,
-    revision: Revision,
-    dry_run: DryRun,
-    output: &Output,
-) -> Result<(), Failure> {
-    if dry_run.enabled {
-        volume.view(name)?;
-        return output.plan(format_args!("unpin revision {revision} of {name}"));
-    }
-    match volume.unpin(name, revision)? {
-        Change::Changed => output.status(format_args!("{name}: unpinned revision {revision}")),
-        Change::Unchanged => {
-            output.status(format_args!("{name}: revision {revision} is not pinned"));
-        }
     }
     Ok(())
 }

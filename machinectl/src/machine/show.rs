@@ -193,19 +193,11 @@ fn sizes(machine: &ShownMachine, usage: Option<&Usage>) -> impl Iterator<Item = 
 
 fn revisions(machine: &ShownMachine) -> Table {
     let view = &machine.view;
-    let candidate = view.candidate().map(|(view, _)| view.revision);
     let headings = ["REVISION", "STATE", "CREATED"].into_iter();
     let headings = headings.chain(size_headings(machine));
     let mut table = Table::new(headings.chain(["UUID", "RECEIVED AS"]));
     for revision in &view.revisions {
-        let state = match revision {
-            _ if Some(revision.revision) == view.current => "current",
-            _ if candidate == Some(revision.revision) => "on trial",
-            RevisionView { complete: true, .. } => "complete",
-            _ if view.is_arriving(revision.revision) => "arriving",
-            _ if view.is_interrupted(revision.revision) => "incomplete",
-            _ => "writable",
-        };
+        let state = view.revision_state(revision);
         let pinned = if view.pins.contains(&revision.revision) {
             ", pinned"
         } else {
@@ -280,14 +272,10 @@ fn images(machine: &ShownMachine) -> Table {
         table.add(cells.into_iter().chain(sizes(machine, None)));
     }
     for image in &view.images {
-        let state = match image {
-            ImageView {
-                complete: false, ..
-            } => "incomplete",
-            _ if is_current(view, image) => "ready",
-            _ => "outdated",
-        };
-        let made_from = made_from(view, image).map(|number| format!("revision {number}"));
+        let state = view.image_state(image);
+        let made_from = view
+            .made_from(image)
+            .map(|number| format!("revision {number}"));
         let cells = [
             image.toolchain.to_string(),
             state.to_owned(),
@@ -325,40 +313,7 @@ fn unmanaged(view: &MachineView) -> Table {
 
 /// Returns the state of a machine in a few words.
 fn state(machine: &ShownMachine) -> String {
-    let view = &machine.view;
-    match (view.current, &view.link_fault) {
-        (Some(_), _) => match &machine.manifest_fault {
-            Some(fault) => format!("unusable: {fault}"),
-            None => in_service(view),
-        },
-        (None, Some(fault)) => format!("broken: {fault}"),
-        (None, None) if view.deleting => "being deleted".to_owned(),
-        (None, None) => "not in service: no current link".to_owned(),
-    }
-}
-
-fn in_service(view: &MachineView) -> String {
-    match view.candidate() {
-        Some((candidate, trial)) => {
-            let (revision, terms) = (candidate.revision, trial.terms);
-            format!("in service; revision {revision} is on trial ({terms})")
-        }
-        None => "in service".to_owned(),
-    }
-}
-
-/// Returns the number of the revision from which an image was made, if that revision exists.
-fn made_from(view: &MachineView, image: &ImageView) -> Option<u32> {
-    let uuid = &image.provenance.as_ref()?.revision_uuid;
-    view.revisions
-        .iter()
-        .find(|revision| revision.uuid.to_string() == *uuid)
-        .map(|revision| revision.revision.0)
-}
-
-fn is_current(view: &MachineView, image: &ImageView) -> bool {
-    view.current
-        .is_some_and(|current| made_from(view, image) == Some(current.0))
+    machine.view.state(machine.manifest_fault.as_deref())
 }
 
 /// Returns a time in UTC, to the second. JSON and tables use the same form.

@@ -1,14 +1,8 @@
-//! Trials of new revisions: the option that begins one, and the commands that decide it.
+//! Trials of new revisions: the option that begins one, and the sentence about it.
 
 use clap::Args;
+use config::Revision;
 use config::canary::Terms;
-use config::{MachineName, Revision};
-use store::Volume;
-
-use super::note::author;
-use crate::exit_code::Failure;
-use crate::options::DryRun;
-use crate::output::{Output, or_empty};
 
 /// The option of commands that bring a revision in.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -43,45 +37,4 @@ pub(super) fn published(revision: Revision, trial: Option<Terms>) -> String {
         Some(terms) => format!("revision {revision} is now on trial ({terms})"),
         None => format!("revision {revision} is now current"),
     }
-}
-
-/// Promotes the revision on trial, or finishes its promotion.
-pub(super) fn promote(
-    volume: &Volume,
-    name: &MachineName,
-    dry_run: DryRun,
-    output: &Output,
-) -> Result<(), Failure> {
-    let view = volume.view(name)?;
-    let revision = match view.unfinished_promotion() {
-        Some(revision) => revision,
-        None => view.require_trial()?,
-    };
-    if dry_run.enabled {
-        return output.plan(format_args!("make revision {revision} of {name} current"));
-    }
-    volume.promote(name, revision, &format!("promoted by {}", author()))?;
-    output.status(format_args!("{name}: revision {revision} is now current"));
-    Ok(())
-}
-
-/// Rolls the revision on trial back.
-pub(super) fn reject(
-    volume: &Volume,
-    name: &MachineName,
-    revision: Revision,
-    dry_run: DryRun,
-    output: &Output,
-) -> Result<(), Failure> {
-    let current = or_empty(volume.view(name)?.current);
-    if dry_run.enabled {
-        return output.plan(format_args!(
-            "end the trial of revision {revision} of {name}; revision {current} stays current"
-        ));
-    }
-    volume.reject(name, revision, &format!("rolled back by {}", author()))?;
-    output.status(format_args!(
-        "{name}: the trial of revision {revision} has ended; revision {current} stays current"
-    ));
-    Ok(())
 }

@@ -22,7 +22,9 @@ mod image_files;
 pub mod ingest;
 pub mod init;
 mod lock;
+mod machine_change;
 mod machine_refusal;
+mod machine_state;
 mod mount_table;
 mod note;
 mod pin;
@@ -47,14 +49,15 @@ pub use btrfs::{
     btrfs_progs, stream, subvolumes,
 };
 pub use clean::{CleanReport, Step};
+pub use config::machines::Note;
 pub use content_identity::ContentIdentity;
 pub use contents::content_manifest;
 pub use contents::machine_manifest::{ManifestRefusal, image_provenance, machine_manifest};
 pub use delete::{DeleteReport, check_delete, plan_delete};
 pub use ingest::{IngestPlan, Intent, Method, Publication, Source};
 pub use lock::{Holder, LockRefusal};
+pub use machine_change::{MachineChange, MachineStep};
 pub use machine_refusal::MachineRefusal;
-pub use note::Note;
 pub use revision_content::{KnownContent, RecordRefusal};
 pub use revision_diff::EntryDifference;
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotSource, SourceRevision};

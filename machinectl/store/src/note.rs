@@ -2,8 +2,8 @@
 //! where. A revision needs none, and nothing depends on one.
 
 use config::layout::Entry;
+use config::machines::Note;
 use config::{MachineName, Revision};
-use serde::{Deserialize, Serialize};
 
 use crate::{Result, Volume};
 use btrfs::error::IoContext;
@@ -13,29 +13,13 @@ const BYTES_MAX: u64 = 64 << 10;
 /// The maximum number of characters of each part of a note.
 const CHARACTERS_MAX: usize = 2000;
 
-/// The note on a revision. Other hosts wrote it, too: it is only for people to read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
-    /// The text; empty without one.
-    #[serde(default)]
-    pub text: String,
-    /// The person who made the revision, as `user@host`.
-    #[serde(default)]
-    pub author: String,
-    /// The source of the revision here, such as `push by user@host from 192.0.2.1`.
-    #[serde(default)]
-    pub source: String,
-}
-
-impl Note {
-    /// Returns the note without what is longer than a person reads.
-    fn shortened(&self) -> Self {
-        let short = |text: &str| text.chars().take(CHARACTERS_MAX).collect();
-        Self {
-            text: short(&self.text),
-            author: short(&self.author),
-            source: short(&self.source),
-        }
+/// Returns a note without what is longer than a person reads.
+fn shortened(note: &Note) -> Note {
+    let short = |text: &str| text.chars().take(CHARACTERS_MAX).collect();
+    Note {
+        text: short(&note.text),
+        author: short(&note.author),
+        source: short(&note.source),
     }
 }
 
@@ -56,7 +40,7 @@ impl Volume {
         note: &Note,
     ) -> Result<()> {
         let path = self.entry(machine, &Entry::Note(revision));
-        let text = serde_json::to_vec(&note.shortened()).map_err(std::io::Error::other);
+        let text = serde_json::to_vec(&shortened(note)).map_err(std::io::Error::other);
         let written = text.and_then(|it| self.backend.write(&path, &it));
         written.context("write", &path)
     }

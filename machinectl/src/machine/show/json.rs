@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use store::MachineView;
 
-use super::{ShownMachine, is_current, made_from, time};
+use super::{ShownMachine, time};
 
 /// Returns the images that were made for trials as JSON.
 fn trial_images(view: &MachineView) -> Vec<Value> {
@@ -57,8 +57,8 @@ pub(in crate::machine) fn json(machine: &ShownMachine) -> Value {
             json!({
                 "toolchain": image.toolchain,
                 "complete": image.complete,
-                "revision": made_from(view, image),
-                "up_to_date": is_current(view, image),
+                "revision": view.made_from(image),
+                "up_to_date": view.is_of_current(image),
                 "bytes": machine.of_image(image).map(|it| it.bytes),
                 "bytes_exclusive": machine.of_image(image).map(|it| it.exclusive),
             })
