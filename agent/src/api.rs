@@ -22,10 +22,12 @@ mod releases;
 mod reload;
 mod schedules;
 mod secrets;
+mod sign_in;
 mod slsa;
 mod tls;
 mod toaster;
 mod web;
+mod web_sessions;
 
 use std::io;
 use std::net::SocketAddr;
@@ -52,6 +54,7 @@ use auth::{Auth, Peer};
 use error::ApiError;
 use listener::{Listener, TimeLimits};
 use rate_limit::RateLimiter;
+use sign_in::SignIn;
 use state::AgentState;
 
 /// The OpenAPI description of all routes.
@@ -149,7 +152,8 @@ pub async fn serve(agent: Arc<AgentState>, api: Api) {
         },
         body: http.body_max,
     };
-    let router = routes(agent, api.auth);
+    let address = api.address();
+    let router = routes(agent, api.auth, address);
     let served = api.listeners.into_iter().map(|listener| {
         let places = match listener {
             // Separate places, so that clients on the network cannot lock out root.
@@ -164,9 +168,10 @@ pub async fn serve(agent: Arc<AgentState>, api: Api) {
     let _ = tokio::fs::remove_file(api.socket).await;
 }
 
-fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
+fn routes(agent: Arc<AgentState>, auth: Auth, address: Option<SocketAddr>) -> Router {
     let http = &agent.settings().http;
     let auth = Arc::new(auth);
+    let sign_in = SignIn::new(Arc::clone(&auth), address, http.tls.is_some());
     let limiter = RateLimiter::new(http.requests_per_second_max);
     let host_names = HostNames::of_system(&http.allowed_hosts, &http.listen);
     protected_routes(&agent)
@@ -180,6 +185,8 @@ fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
         .method_not_allowed_fallback(error::unsupported_method)
         .merge(toaster::routes(&agent))
         .merge(web::routes(&agent, &auth))
+        .layer(Extension(auth))
+        .layer(Extension(Arc::new(sign_in)))
         .fallback(error::unknown_route)
         .layer(middleware::from_fn_with_state(
             Arc::new(host_names),
@@ -216,6 +223,10 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             get(console::of_build).post(console::of_build),
         )
         .route(
+            "/api/v1/builds/{id}/console/ws",
+            get(console::web_socket::of_build),
+        )
+        .route(
             "/api/v1/machines/{name}/console",
             get(console::of_machine).post(console::of_machine),
         )
@@ -243,6 +254,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         )
         .route("/api/v1/caches/{name}/prune", post(caches::prune))
         .route("/api/v1/controllers", get(controllers::list))
+        .route("/api/v1/sign-in-links", post(sign_in::create_link))
         .route("/api/v1/queue", get(queue::show))
         .route("/api/v1/drain", post(queue::drain))
         .route("/api/v1/undrain", post(queue::undrain))

@@ -36,6 +36,7 @@ pub mod ssh;
 pub mod task;
 pub mod text;
 pub mod tokens;
+pub mod web;
 
 pub use guest_tag::{CopyTag, GuestTag, NoGuestTag};
 pub use image_key::ImageKey;

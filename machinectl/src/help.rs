@@ -110,6 +110,7 @@ const DEBUGGING: &[Entry] = &[
 const HOST: &[Entry] = &[
     ("host status", &[SOCKET, JSON, LEGEND]),
     ("top", &[SOCKET, JSON]),
+    ("web", &[SOCKET, JSON, QUIET]),
     ("drain", &[SOCKET, JSON, QUIET]),
     ("undrain", &[SOCKET, JSON, QUIET]),
     ("doctor", &[VOLUME, SOCKET, JSON, QUIET]),

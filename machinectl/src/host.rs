@@ -6,6 +6,7 @@ mod init;
 mod slsa;
 mod status;
 mod top;
+mod web;
 
 use clap::Subcommand;
 use client::Client;
@@ -27,6 +28,16 @@ pub(crate) enum Command {
         /// Print the view once
         #[arg(long)]
         once: bool,
+    },
+    /// Print a link that signs a browser in to the web page
+    ///
+    /// The link is valid once, within a minute. The browser has the rights of the user of this
+    /// command: root may do everything, the members of the setting http.group may submit. The page
+    /// is at the address of the setting http.listen; others sign in there with a token.
+    Web {
+        /// Open the link in the browser of this desktop
+        #[arg(long)]
+        open: bool,
     },
     #[command(flatten)]
     Drain(drain::Command),
@@ -56,6 +67,7 @@ pub(crate) fn run(
             command: Some(HostCommand::Status) | None,
         } => status::run(&client()?.status()?, output),
         Command::Top { once } => top::run(&client()?, *once, output),
+        Command::Web { open } => web::run(&client()?, *open, output),
         Command::Drain(command) => drain::run(command, &client()?, output),
         Command::Doctor(command) => doctor::run(command, options, output),
         Command::Slsa(slsa::Command::Check) => slsa::check(&client()?.slsa()?, output),

@@ -28,3 +28,5 @@ mod toaster;
 mod toolchains;
 mod volumes;
 mod web;
+mod web_console;
+mod web_sessions;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::console_tail::ConsoleTail;
-use super::streams::ConsoleInput;
+pub use super::streams::ConsoleInput;
 
 /// The size of the earlier output that a new viewer is shown.
 const SCROLLBACK_MAX: usize = 16 * 1024;

@@ -1,5 +1,6 @@
 //! Authentication and authorization. At the administration socket, root may do everything
-//! and the members of the socket's group may submit; over TCP a token's scope decides.
+//! and the members of the socket's group may submit; over TCP a token's scope decides. A browser
+//! may have a web session instead of a token.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use tracing::info;
 
 use super::error::ApiError;
 use super::reload::Reloadable;
+use super::web_sessions::{Identity, WebSessions, cookie, origin};
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub(super) struct Caller {
     pub(super) submitter: Submitter,
     /// The permissions.
     pub(super) scope: Scope,
+    /// The user or token.
+    pub(super) identity: Identity,
 }
 
 impl Caller {
@@ -60,10 +64,12 @@ impl Caller {
     }
 }
 
-/// The tokens of the host.
+/// The tokens of the host, and the web sessions.
 #[derive(Debug)]
 pub(super) struct Auth {
     tokens: Arc<Reloadable<Vec<Token>>>,
+    /// The web sessions and sign-in links.
+    pub(super) web_sessions: WebSessions,
 }
 
 impl Auth {
@@ -71,36 +77,72 @@ impl Auth {
     pub(super) fn new(token_file: PathBuf) -> io::Result<Self> {
         Ok(Self {
             tokens: Arc::new(Reloadable::new(vec![token_file], read_tokens)?),
+            web_sessions: WebSessions::default(),
         })
     }
 
-    /// Returns the sender of a request; `None` for one without a token.
+    /// Returns the sender of a request; `None` for one without a token or web session.
     ///
     /// # Errors
-    /// The token is unknown.
+    /// The token is unknown, the web session has ended, or a page of another site uses it.
     pub(super) async fn identify(
         &self,
         peer: &Peer,
-        _method: &Method,
+        method: &Method,
         headers: &HeaderMap,
     ) -> Result<Option<Caller>, ApiError> {
-        let (name, scope) = match peer {
-            Peer::Local { user: 0, name } => (name.clone(), Scope::Admin),
-            Peer::Local { name, .. } => (name.clone(), Scope::Submit),
-            Peer::Remote(_) => {
-                let Some(secret) = bearer_token(headers) else {
-                    return Ok(None);
-                };
-                let found = self.authenticate(secret).await;
-                found.ok_or_else(ApiError::invalid_token)?
-            }
+        if let Peer::Local { user, name } = peer {
+            let (user, name) = (*user, name.clone());
+            return self.caller(&Identity::Local { user, name }).await;
+        }
+        if let Some(secret) = bearer_token(headers) {
+            let token = self.authenticate(secret).await;
+            let token = token.ok_or_else(ApiError::invalid_token)?;
+            return self.caller(&token).await;
+        }
+        let Some(secret) = cookie::of_request(headers) else {
+            return Ok(None);
         };
-        let submitter = name.parse().map_err(|error| ApiError::internal(&error))?;
-        Ok(Some(Caller { submitter, scope }))
+        if origin::needs_own_page(method, headers) && !origin::is_from_own_page(headers) {
+            return Err(ApiError::foreign_page());
+        }
+        match self.web_sessions.find(secret) {
+            Some(owner) => self.caller(&owner).await,
+            None => Ok(None),
+        }
     }
 
-    /// Returns the submitter's name and the scope of a token; `None` for an unknown one.
-    async fn authenticate(&self, secret: &str) -> Option<(String, Scope)> {
+    /// Returns true if the web session of a request, if it has one, is still open and still has a
+    /// scope. A long connection asks from time to time.
+    pub(super) async fn is_still_allowed(&self, session: Option<&str>, needed: Scope) -> bool {
+        let Some(session) = session else { return true };
+        let Some(owner) = self.web_sessions.find(session) else {
+            return false;
+        };
+        let caller = self.caller(&owner).await.ok().flatten();
+        caller.is_some_and(|it| it.scope >= needed)
+    }
+
+    /// Returns a caller with the rights that it has at this moment; `None` if its token was removed.
+    pub(super) async fn caller(&self, identity: &Identity) -> Result<Option<Caller>, ApiError> {
+        let scope = match identity {
+            Identity::Local { .. } => identity.scope(&[]),
+            Identity::Token { .. } => identity.scope(&self.tokens.get().await),
+        };
+        let Some(scope) = scope else {
+            return Ok(None);
+        };
+        let submitter = identity.submitter().parse();
+        let submitter = submitter.map_err(|error| ApiError::internal(&error))?;
+        Ok(Some(Caller {
+            submitter,
+            scope,
+            identity: identity.clone(),
+        }))
+    }
+
+    /// Returns the bearer of a token; `None` for an unknown one.
+    pub(super) async fn authenticate(&self, secret: &str) -> Option<Identity> {
         let hash = digest_of(secret.as_bytes());
         let tokens = self.tokens.get().await;
         // All hashes are compared, so that the time does not depend on the token.
@@ -108,7 +150,10 @@ impl Auth {
             let is_equal = constant_time_eq(token.sha256.as_str(), hash.as_str());
             if is_equal { Some(token) } else { found }
         });
-        found.map(|token| (format!("token:{}", token.name), token.scope))
+        found.map(|token| Identity::Token {
+            name: token.name.clone(),
+            sha256: token.sha256.clone(),
+        })
     }
 }
 
@@ -138,7 +183,7 @@ fn read_tokens(paths: &[PathBuf]) -> io::Result<Vec<Token>> {
 }
 
 /// The routes that change something and need only [`Scope::Submit`].
-const SUBMIT_ROUTES: [(Method, &str); 10] = [
+const SUBMIT_ROUTES: [(Method, &str); 11] = [
     (Method::PUT, "/api/v1/sources/{sha256}"),
     (Method::POST, "/api/v1/builds"),
     (Method::POST, "/api/v1/builds/{id}/cancel"),
@@ -150,6 +195,8 @@ const SUBMIT_ROUTES: [(Method, &str); 10] = [
     (Method::DELETE, "/api/v1/projects/{name}"),
     (Method::POST, "/api/v1/projects/{name}/builds"),
     (Method::POST, "/api/v1/projects/{name}/commits"),
+    // For the rights of the caller.
+    (Method::POST, "/api/v1/sign-in-links"),
 ];
 
 /// Returns the scope that a route needs; [`Scope::Admin`] unless it is known to need less.
@@ -174,7 +221,9 @@ pub(super) async fn authorize(
     let caller = auth.identify(&peer, request.method(), request.headers());
     let caller = caller.await?;
     let caller = caller.ok_or_else(ApiError::missing_token)?;
-    let Caller { submitter, scope } = &caller;
+    let Caller {
+        submitter, scope, ..
+    } = &caller;
     let required = required_scope(request.method(), path.as_str());
     if *scope < required {
         return Err(ApiError::forbidden(format!(
@@ -221,10 +270,10 @@ mod tests {
         let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let line = format!("robot submit {hash}\n");
         sys::file::replace(&path, line.as_bytes()).unwrap();
-        assert_eq!(
-            auth.authenticate("abc").await,
-            Some(("token:robot".to_owned(), Scope::Submit))
-        );
+        let owner = auth.authenticate("abc").await.unwrap();
+        let caller = auth.caller(&owner).await.unwrap().unwrap();
+        assert_eq!(caller.submitter.to_string(), "token:robot");
+        assert_eq!(caller.scope, Scope::Submit);
         assert_eq!(auth.authenticate("abd").await, None);
         sys::file::replace(&path, b"nonsense").unwrap();
         assert!(
@@ -233,5 +282,6 @@ mod tests {
         );
         std::fs::remove_file(&path).unwrap();
         assert_eq!(auth.authenticate("abc").await, None);
+        assert!(auth.caller(&owner).await.unwrap().is_none());
     }
 }

@@ -1,6 +1,8 @@
 //! Requests whose connection becomes that of a guest's console: read-only with GET,
 //! interactive with POST.
 
+pub(super) mod web_socket;
+
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -27,6 +29,26 @@ use jobs::JobError;
 use jobs::debug_session::{self, AttachError, DebugConsole};
 use state::AgentState;
 
+/// The part that a person has at a console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Typing {
+    /// The person types.
+    Types,
+    /// The person only watches.
+    Watches,
+}
+
+impl Typing {
+    /// Returns the part of the sender of a request.
+    fn of(method: &Method) -> Self {
+        if method == Method::POST {
+            Self::Types
+        } else {
+            Self::Watches
+        }
+    }
+}
+
 pub(super) async fn of_build(
     State(agent): State<Arc<AgentState>>,
     Extension(caller): Extension<Caller>,
@@ -34,9 +56,25 @@ pub(super) async fn of_build(
     request: Request,
 ) -> Result<Response, ApiError> {
     let Path(id) = id?;
-    let build = find(&agent, id).await?;
-    refuse_secrets(&agent, &build, &caller, request.method()).await?;
-    let submitter = caller.submitter;
+    let typing = Typing::of(request.method());
+    let console = console_of(&agent, id, &caller, typing).await?;
+    connect(
+        &console,
+        request,
+        record(agent, id.to_string(), caller.submitter),
+    )
+}
+
+/// Returns the console of a build's guest for a person who may use it, and resumes a suspended guest
+/// for one who types.
+async fn console_of(
+    agent: &AgentState,
+    id: BuildId,
+    caller: &Caller,
+    typing: Typing,
+) -> Result<Console, ApiError> {
+    let build = find(agent, id).await?;
+    refuse_secrets(agent, &build, caller, typing).await?;
     let console = agent.guests.consoles.of_build(id).ok_or_else(|| {
         let state = match build.outcome {
             Some(outcome) => format!("has finished: {outcome}"),
@@ -46,8 +84,8 @@ pub(super) async fn of_build(
             "build {id} {state}; it has no guest with a console"
         ))
     })?;
-    resume_held_guest(&agent, &build, request.method()).await?;
-    connect(&console, request, record(agent, id.to_string(), submitter))
+    resume_held_guest(agent, &build, typing).await?;
+    Ok(console)
 }
 
 /// Refuses a person who wants to type on the console of a guest that has secrets which the person
@@ -56,10 +94,10 @@ async fn refuse_secrets(
     agent: &AgentState,
     build: &Build,
     caller: &Caller,
-    method: &Method,
+    typing: Typing,
 ) -> Result<(), ApiError> {
     let (is_admin, submitter) = (caller.scope == Scope::Admin, caller.submitter.clone());
-    if build.secrets.is_empty() || is_admin || method != Method::POST {
+    if build.secrets.is_empty() || is_admin || typing == Typing::Watches {
         return Ok(());
     }
     let (store, names) = (agent.secrets.clone(), build.secrets.clone());
@@ -94,10 +132,10 @@ async fn record(agent: Arc<AgentState>, tag: String, submitter: Submitter) -> io
 async fn resume_held_guest(
     agent: &AgentState,
     build: &Build,
-    method: &Method,
+    typing: Typing,
 ) -> Result<(), ApiError> {
     let held = build.interactive.held.map(|held| held.kind);
-    if held == Some(HoldKind::Guest) && method == Method::POST {
+    if held == Some(HoldKind::Guest) && typing == Typing::Types {
         let resumed = session::resume(&agent.guests, &build.id.to_string()).await;
         return resumed.map_err(|error| ApiError::internal(&error));
     }
@@ -158,7 +196,8 @@ pub(super) async fn of_machine(
         (Some((tag, console)), true) => {
             if let Ok(GuestTag::Build(id)) = tag.parse() {
                 let build = find(&agent, id).await?;
-                refuse_secrets(&agent, &build, &caller, request.method()).await?;
+                let typing = Typing::of(request.method());
+                refuse_secrets(&agent, &build, &caller, typing).await?;
             }
             connect(&console, request, record(agent, tag, caller.submitter))
         }

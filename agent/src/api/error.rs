@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{FormRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use config::BuildId;
@@ -77,7 +77,8 @@ impl ApiError {
     /// Returns the response to a request without a token.
     pub(super) fn missing_token() -> Self {
         Self::unauthorized(
-            "a token is required: `Authorization: Bearer TOKEN`; `buildhost token add` creates one",
+            "a token is required: `Authorization: Bearer TOKEN`; `buildhost token add` creates one, and \
+             in a browser /login signs in with it",
             "Bearer",
         )
     }
@@ -100,6 +101,15 @@ impl ApiError {
 
     pub(super) fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// Returns the response to a request that has the cookie of a browser, and that no page of this
+    /// server made.
+    pub(super) fn foreign_page() -> Self {
+        Self::forbidden(
+            "a web session can make this request only from a page of this server; programs send \
+             `Authorization: Bearer TOKEN`",
+        )
     }
 
     /// Returns the response to a client that exceeds its rate and must wait for `wait`.
@@ -300,7 +310,7 @@ macro_rules! from_rejection {
     )*};
 }
 
-from_rejection!(JsonRejection, PathRejection, QueryRejection);
+from_rejection!(FormRejection, JsonRejection, PathRejection, QueryRejection);
 
 /// Returns the response for a path without a route.
 pub(super) async fn unknown_route(uri: Uri) -> Response {

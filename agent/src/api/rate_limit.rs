@@ -39,7 +39,7 @@ impl RateLimiter {
     ///
     /// # Errors
     /// The bucket is empty; the error is the time until the next token.
-    fn take(&self, client: IpAddr, now: Instant) -> Result<(), Duration> {
+    pub(super) fn take(&self, client: IpAddr, now: Instant) -> Result<(), Duration> {
         if self.per_second == 0 {
             return Ok(());
         }

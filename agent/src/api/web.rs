@@ -2,13 +2,14 @@
 //! `web`; the files here gather what they show.
 
 mod answer;
+mod login;
 mod overview;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Extension, Path, Request, State};
-use axum::http::{HeaderValue, Method, header};
+use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,6 +19,7 @@ use web::{Frame, Section, Viewer, asset};
 use super::auth::{Auth, Caller, Peer};
 use super::error::ApiError;
 use super::events;
+use super::sign_in::see_other;
 use answer::error_page;
 use state::AgentState;
 
@@ -48,6 +50,7 @@ pub(super) fn routes(agent: &Arc<AgentState>, auth: &Arc<Auth>) -> Router<Arc<Ag
         .route("/events", get(events::stream));
     pages
         .route_layer(middleware::from_fn_with_state(Arc::new(access), admit))
+        .merge(login::routes())
         .route("/static/{name}", get(file))
         .route_layer(middleware::from_fn(protect))
 }
@@ -75,7 +78,10 @@ async fn admit(
         return refuse(ApiError::forbidden(error));
     }
     if caller.is_none() && access.mode == WebMode::Full {
-        return refuse(ApiError::missing_token());
+        return match request.method() {
+            &Method::GET => see_other(&login_path(request.uri())),
+            _ => refuse(ApiError::missing_token()),
+        };
     }
     if !reads && !viewer.may_submit() {
         return error_page(
@@ -89,6 +95,13 @@ async fn admit(
         request.extensions_mut().insert(caller);
     }
     next.run(request).await
+}
+
+/// Returns the path of the login page that leads back to a page.
+fn login_path(page: &Uri) -> String {
+    let next = page.path_and_query().map_or("/", |it| it.as_str());
+    let query = serde_urlencoded::to_string([("next", next)]);
+    format!("/login?{}", query.unwrap_or_default())
 }
 
 /// Returns the reader of a page.

@@ -5,6 +5,7 @@
 
 mod assets;
 mod frame;
+mod login;
 mod marks;
 mod message;
 mod overview;
@@ -14,5 +15,6 @@ pub use askama::Template;
 
 pub use assets::{Asset, asset};
 pub use frame::{Frame, Section, Viewer};
+pub use login::{Login, LoginLink};
 pub use message::Message;
 pub use overview::{Overview, RunningBuild};

@@ -14,6 +14,7 @@ mod maintenance;
 mod projects;
 mod schedules;
 mod secrets;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
