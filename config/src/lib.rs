@@ -42,8 +42,8 @@ pub use guest_tag::{CopyTag, GuestTag, NoGuestTag};
 pub use image_key::ImageKey;
 pub use load::Load;
 pub use names::{
-    BuildId, CacheName, ControllerName, FileName, LayerName, MachineName, NameError, ProjectName,
-    ReleaseName, ResourceName, Revision, ScheduleName, SecretName, Tag, ToolchainName,
+    BuildId, CacheName, ContextName, ControllerName, FileName, LayerName, MachineName, NameError,
+    ProjectName, ReleaseName, ResourceName, Revision, ScheduleName, SecretName, Tag, ToolchainName,
 };
 pub use resource_counts::{ResourceCount, ResourceCountError, ResourceCounts};
 pub use ssh::SshHost;

@@ -280,6 +280,18 @@ name!(
     }
 );
 
+name!(
+    /// The name of a context: `farm`.
+    ContextName,
+    Grammar {
+        kind: "context",
+        first: letter_or_digit,
+        first_allowed: "a letter or a digit",
+        punctuation: "._+-",
+        length_max: 64,
+    }
+);
+
 impl Tag {
     /// Returns the tag of the snapshot in which a machine is bootstrapped.
     pub fn bootstrap() -> Self {

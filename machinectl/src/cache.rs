@@ -1,7 +1,6 @@
 //! The commands about caches between builds.
 
 use clap::{Args, Subcommand};
-use client::Client;
 use config::builds::Submitter;
 use config::cache::{Cache, CacheContent, Deleted, EntryFilter, PruneRequest};
 use config::{BuildId, CacheName, MIB};
@@ -80,7 +79,7 @@ pub(crate) fn run(
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let client = Client::new(&options.socket)?;
+    let client = options.client()?;
     match command {
         Command::List => list(&client.caches()?, output),
         Command::Show { name, path } => show(&client.cache(name, path)?, output),

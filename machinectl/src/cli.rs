@@ -3,15 +3,16 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit_code::{self, ExitStatus, Failure};
-use crate::options::GlobalOptions;
+use crate::options::{GlobalOptions, HOST_ID};
 use crate::output::Output;
 use crate::program::Program;
 use crate::{
-    build, cache, controllers, help, host, layer, machine, manual, project, schedule, secret,
-    systemd, toaster, token, toolchain,
+    build, cache, context, controllers, help, host, layer, machine, manual, project, reach, relay,
+    schedule, secret, systemd, toaster, token, toolchain,
 };
 
 /// Manages machines, their images and toolchains, and the builds on a build host
@@ -55,6 +56,9 @@ enum Command {
     /// Add, list and remove tokens, which give access to the agent over the network
     #[command(subcommand)]
     Token(token::Command),
+    /// Add, list, show, use and remove contexts, which name the agents of other hosts
+    #[command(subcommand)]
+    Context(context::Command),
     /// The management commands of Toaster
     #[command(subcommand)]
     Toaster(toaster::Command),
@@ -63,6 +67,26 @@ enum Command {
     TopLevelToaster(toaster::Command),
     #[command(flatten)]
     Manual(manual::Command),
+    #[command(flatten)]
+    Relay(relay::Command),
+}
+
+/// A parsed command line.
+struct Parsed {
+    cli: Cli,
+    /// The path of the command below the program.
+    path: String,
+    /// True if the command line itself names a host.
+    has_host: bool,
+}
+
+impl Parsed {
+    /// Checks that the command can do its work with the agent that was named, and runs it.
+    fn run(&self, program: Program, output: &Output) -> Result<(), Failure> {
+        let options = &self.cli.options;
+        reach::check(&self.path, self.has_host, || options.endpoint())?;
+        dispatch(&self.cli.command, program, options, output)
+    }
 }
 
 /// Runs the command line of the process.
@@ -70,9 +94,9 @@ pub(crate) fn run() -> ExitStatus {
     let program = Program::called();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match parse(program, &arguments) {
-        Ok(cli) => {
-            let output = Output::new(program, &cli.options);
-            match dispatch(&cli.command, program, &cli.options, &output) {
+        Ok(parsed) => {
+            let output = Output::new(program, &parsed.cli.options);
+            match parsed.run(program, &output) {
                 Ok(()) => ExitStatus::Success,
                 Err(failure) => {
                     output.error(failure.error.as_ref());
@@ -95,10 +119,27 @@ pub(crate) fn tree(program: Program) -> clap::Command {
     help::arrange(Cli::command().name(program.name()))
 }
 
-fn parse(program: Program, arguments: &[OsString]) -> Result<Cli, clap::Error> {
+fn parse(program: Program, arguments: &[OsString]) -> Result<Parsed, clap::Error> {
     let mut tree = tree(program);
     let matches = tree.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut tree))
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut tree))?;
+    let has_host = matches.value_source(HOST_ID) == Some(ValueSource::CommandLine);
+    let path = path(&matches);
+    Ok(Parsed {
+        cli,
+        path,
+        has_host,
+    })
+}
+
+/// Returns the path of the command below the program.
+fn path(mut matches: &ArgMatches) -> String {
+    let mut path = Vec::new();
+    while let Some((name, below)) = matches.subcommand() {
+        path.push(name);
+        matches = below;
+    }
+    path.join(" ")
 }
 
 /// Prints an error of the command line, or the help or version that was requested.
@@ -130,6 +171,8 @@ fn dispatch(
         Command::Controllers(command) => controllers::run(command, options, output),
         Command::Host(command) => host::run(command, options, output),
         Command::Token(command) => token::run(command, output),
+        Command::Context(command) => context::run(command, options, output),
+        Command::Relay(relay::Command::Relay) => relay::run(options.socket()),
         Command::Toaster(command) | Command::TopLevelToaster(command) => {
             toaster::run(command, options, output)
         }
@@ -175,7 +218,9 @@ mod tests {
     fn parsed(line: &str) -> Cli {
         let words = format!("buildhost {line}");
         let arguments: Vec<_> = words.split(' ').map(OsString::from).collect();
-        parse(Program::Buildhost, &arguments).unwrap_or_else(|error| panic!("{line}: {error}"))
+        parse(Program::Buildhost, &arguments)
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
+            .cli
     }
 
     #[test]

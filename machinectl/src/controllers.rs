@@ -1,7 +1,6 @@
 //! The command about controllers.
 
 use clap::Subcommand;
-use client::Client;
 use config::controllers::{ControllerStatus, OpenLease};
 
 use crate::exit_code::Failure;
@@ -20,7 +19,7 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     let Command::Controllers = command;
-    let controllers = Client::new(&options.socket)?.controllers()?;
+    let controllers = options.client()?.controllers()?;
     if output.is_json() {
         return output.print_json(&controllers);
     }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
-use client::ClientError;
+use client::{ClientError, ConnectError};
 use config::task::Outcome;
 use distribution::DistributionError;
 use store::{RefusalKind, StoreError};
@@ -191,9 +191,13 @@ impl From<DistributionError> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let status = match &error {
-            ClientError::NoAgent { .. } => ExitStatus::AgentUnavailable,
+            ClientError::Connect(error) => error.as_ref().into(),
+            ClientError::TimedOut { .. } => ExitStatus::AgentUnavailable,
+            ClientError::NotHttp { .. } => ExitStatus::Unreachable,
             ClientError::Refused { status: 404, .. } => ExitStatus::NotFound,
-            ClientError::Refused {
+            ClientError::NoToken { .. }
+            | ClientError::OldAgent { .. }
+            | ClientError::Refused {
                 status: 400..500, ..
             } => ExitStatus::Refused,
             ClientError::Write(error) if error.kind() == io::ErrorKind::StorageFull => {
@@ -201,12 +205,35 @@ impl From<ClientError> for Failure {
             }
             ClientError::Refused { .. }
             | ClientError::Write(_)
-            | ClientError::Body(_)
             | ClientError::Answer(_)
             | ClientError::Console(_)
             | ClientError::Query(_) => ExitStatus::Failure,
         };
         Self::new(status, error)
+    }
+}
+
+impl From<&ConnectError> for ExitStatus {
+    fn from(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::NoAgent { .. }
+            | ConnectError::NotReached { .. }
+            | ConnectError::TimedOut { .. } => Self::AgentUnavailable,
+            ConnectError::NotAllowed { .. } => Self::Refused,
+            ConnectError::Tls { .. } | ConnectError::Ssh { .. } => Self::Unreachable,
+            ConnectError::CaFile { .. } => Self::Failure,
+            ConnectError::Relay { code, .. } => match code {
+                Some(code) if *code == Self::AgentUnavailable as i32 => Self::AgentUnavailable,
+                Some(code) => Self::from_remote(*code),
+                None => Self::Unreachable,
+            },
+        }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self::new((&error).into(), error)
     }
 }
 

@@ -8,9 +8,14 @@ use std::fmt::Write as _;
 use clap::Arg;
 use clap::builder::StyledStr;
 
+use crate::options::HOST_ID;
+use crate::reach;
+
 const VOLUME: &str = "volume";
 const TOOLCHAINS: &str = "toolchains";
 const SOCKET: &str = "socket";
+const TOKEN: &str = "token_file";
+const CA: &str = "ca_file";
 const JSON: &str = "json";
 const QUIET: &str = "quiet";
 const LEGEND: &str = "no_legend";
@@ -126,6 +131,11 @@ const HOST: &[Entry] = &[
     ("token add", &[JSON, QUIET]),
     ("token list", &[JSON, LEGEND]),
     ("token remove", &[JSON, QUIET]),
+    ("context add", &[SOCKET, TOKEN, CA, JSON, QUIET]),
+    ("context list", &[JSON, LEGEND]),
+    ("context show", &[JSON]),
+    ("context use", &[JSON, QUIET]),
+    ("context remove", &[JSON, QUIET]),
     ("completions", &[]),
 ];
 
@@ -186,6 +196,9 @@ fn hide_ineffective(command: clap::Command, path: &str, options: &[Arg]) -> clap
 
 /// Returns true if a command or one of its subcommands uses a global option.
 fn uses(path: &str, option: &Arg) -> bool {
+    if option.get_id() == HOST_ID {
+        return reach::has_host(path);
+    }
     let is_below = |entry: &str| {
         entry
             .strip_prefix(path)
@@ -329,7 +342,9 @@ mod tests {
                 .map(|option| option.get_id().as_str())
                 .filter(|id| globals.contains(*id))
                 .collect();
-            assert_eq!(shown, used.iter().copied().collect(), "{path}");
+            let host = reach::has_host(path).then_some(HOST_ID);
+            let expected = used.iter().copied().chain(host).collect();
+            assert_eq!(shown, expected, "{path}");
         }
     }
 

@@ -9,7 +9,6 @@ mod top;
 mod web;
 
 use clap::Subcommand;
-use client::Client;
 
 use crate::exit_code::Failure;
 use crate::options::GlobalOptions;
@@ -61,7 +60,7 @@ pub(crate) fn run(
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let client = || Client::new(&options.socket);
+    let client = || options.client();
     match command {
         Command::Host {
             command: Some(HostCommand::Status) | None,

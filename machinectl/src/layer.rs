@@ -86,7 +86,7 @@ pub(crate) fn run(
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let client = Client::new(&options.socket)?;
+    let client = options.client()?;
     match command {
         Command::List { release, search } => {
             let query = LayerQuery {

@@ -110,7 +110,7 @@ pub(crate) fn run(
             let volume = Volume::open(&options.volume)?;
             let view = volume.view(name)?;
             store::check_delete(&view, *force)?;
-            users::report(&volume, name, &options.socket, output);
+            users::report(&volume, name, options.socket(), output);
             if dry_run.enabled {
                 return plan_deletion(&view, *force, output);
             }
@@ -146,7 +146,7 @@ fn status(
     } else {
         ShownMachine::new(volume, view)
     };
-    let bootstraps = bootstraps::of_volume(volume, &options.socket).remove(name);
+    let bootstraps = bootstraps::of_volume(volume, options.socket()).remove(name);
     let machine = machine
         .with_usage(usage)
         .with_bootstraps(bootstraps.unwrap_or_default());
@@ -155,7 +155,7 @@ fn status(
 
 fn list(sizes: Sizes, options: &GlobalOptions, output: &Output) -> Result<(), Failure> {
     let volume = &Volume::open(&options.volume)?;
-    let mut bootstraps = bootstraps::of_volume(volume, &options.socket);
+    let mut bootstraps = bootstraps::of_volume(volume, options.socket());
     let mut shown = Vec::new();
     for name in volume.machines()? {
         match volume.view(&name) {

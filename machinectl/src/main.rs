@@ -6,6 +6,7 @@
 mod build;
 mod cache;
 mod cli;
+mod context;
 mod controllers;
 mod exit_code;
 mod help;
@@ -17,12 +18,16 @@ mod options;
 mod output;
 mod program;
 mod project;
+mod reach;
+mod relay;
 mod release;
 mod schedule;
 mod secret;
 mod systemd;
+mod target;
 mod toaster;
 mod token;
+mod token_file;
 mod toolchain;
 
 use std::process::ExitCode;

@@ -1,9 +1,18 @@
 //! The options that several commands share.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::Args;
+use client::HostAddress;
+use config::{ContextName, NameError};
 use store::default_paths;
+
+/// The agent's socket if nothing else is said.
+const SOCKET: &str = "/run/buildhost/agent.sock";
+/// The ID of `--host`, which is unlike that of the hosts of `push` and `pull`.
+pub(crate) const HOST_ID: &str = "agent_host";
 
 /// The heading of [`GlobalOptions`] in `--help`.
 pub(crate) const GLOBAL_HEADING: &str = "Global options";
@@ -34,7 +43,35 @@ pub(crate) struct GlobalOptions {
     )]
     #[arg(default_value_os_t = default_paths::toolchains())]
     pub(crate) toolchains: PathBuf,
-    /// The agent's socket
+    /// The host of the agent: https://HOST:PORT, ssh:[USER@]HOST, the name of a context, or local
+    #[arg(
+        id = HOST_ID,
+        long = "host",
+        global = true,
+        value_name = "HOST",
+        env = "BUILDHOST_HOST",
+        hide_env_values = true
+    )]
+    pub(crate) host: Option<HostOption>,
+    /// The file with the token for an agent on the network, mode 0600, or - for standard input
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "BUILDHOST_TOKEN_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The certificates of the authorities to trust instead of those of the system
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "BUILDHOST_CA_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The agent's socket on its host; by default /run/buildhost/agent.sock
     #[arg(
         long,
         global = true,
@@ -42,8 +79,7 @@ pub(crate) struct GlobalOptions {
         env = "BUILDHOST_SOCKET",
         hide_env_values = true
     )]
-    #[arg(default_value = "/run/buildhost/agent.sock")]
-    pub(crate) socket: PathBuf,
+    pub(crate) socket: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -53,6 +89,46 @@ pub(crate) struct GlobalOptions {
     /// Print tables without headings
     #[arg(long, global = true)]
     pub(crate) no_legend: bool,
+}
+
+impl GlobalOptions {
+    /// Returns the agent's socket on this host.
+    pub(crate) fn socket(&self) -> &Path {
+        self.socket.as_deref().unwrap_or(Path::new(SOCKET))
+    }
+}
+
+/// The value of `--host`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HostOption {
+    /// An address.
+    Address(HostAddress),
+    /// A context.
+    Context(ContextName),
+}
+
+impl FromStr for HostOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(error) if text.contains(':') => Err(error.to_string()),
+            Err(_) => text
+                .parse()
+                .map(Self::Context)
+                .map_err(|error: NameError| error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for HostOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Context(name) => name.fmt(f),
+        }
+    }
 }
 
 /// The option of commands that change something.
@@ -69,4 +145,21 @@ pub(crate) struct Follow {
     /// Show the log until the build has finished; if it fails, the exit code tells how (30 to 33)
     #[arg(id = "follow", short = 'f', long = "follow")]
     pub(crate) enabled: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_an_address_or_a_context() {
+        for (text, is_context) in [("farm", true), ("ssh:h", false), ("local", false)] {
+            let host: HostOption = text.parse().unwrap();
+            assert_eq!(matches!(host, HostOption::Context(_)), is_context);
+            assert_eq!(host.to_string(), text);
+        }
+        for text in ["ftp://h", "", "a b", "h:8000"] {
+            assert!(text.parse::<HostOption>().is_err(), "{text}");
+        }
+    }
 }

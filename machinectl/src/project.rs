@@ -134,7 +134,7 @@ pub(crate) fn run(
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let client = Client::new(&options.socket)?;
+    let client = options.client()?;
     match command {
         Command::List => list(&client.projects()?, output),
         Command::Show { name } => show(&client.project(name)?, output),

@@ -106,7 +106,7 @@ pub(crate) fn run(
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let client = Client::new(&options.socket)?;
+    let client = options.client()?;
     match command {
         Command::Add(add) => add.run(&client, output),
         Command::List => list(&client.schedules()?, output),
@@ -245,7 +245,7 @@ impl Add {
             return output.plan(format_args!("add schedule {text}"));
         }
         if let Subject::Build(arguments) = &subject {
-            upload_sources(client, arguments, &new.build)?;
+            upload_sources(client, arguments, &new.build, output)?;
         }
         new.dry_run = false;
         let created = client.add_schedule(&new)?;

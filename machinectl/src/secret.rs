@@ -65,7 +65,7 @@ pub(crate) fn run(
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let client = Client::new(&options.socket)?;
+    let client = options.client()?;
     match command {
         Command::Add(arguments) => add(&client, arguments, output),
         Command::List => list(&client.secrets()?, output),

@@ -81,21 +81,21 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     match command {
-        Command::Buildslist => list(&Client::new(&options.socket)?, output),
+        Command::Buildslist => list(&options.client()?, output),
         Command::Builddelete { builds, dry_run } => {
-            delete(&Client::new(&options.socket)?, builds, *dry_run, output)
+            delete(&options.client()?, builds, *dry_run, output)
         }
         Command::Loaddata { files, dry_run } => {
-            loaddata::run(&Client::new(&options.socket)?, files, *dry_run, output)
+            loaddata::run(&options.client()?, files, *dry_run, output)
         }
-        Command::Buildimport(arguments) => arguments.run(&Client::new(&options.socket)?, output),
+        Command::Buildimport(arguments) => arguments.run(&options.client()?, output),
         Command::Lsupdates { url, dry_run } => {
-            let client = Client::new(&options.socket)?;
+            let client = options.client()?;
             lsupdates::run(&client, url.as_deref(), *dry_run, output)
         }
         Command::Perf { url } => perf::run(url.trim_end_matches('/'), output),
         Command::Checksettings { config } => check::settings(config, output),
-        Command::Runbuilds => runbuilds::run(&options.socket, output),
+        Command::Runbuilds => runbuilds::run(options, output),
         Command::Checksocket { address } => check::socket(address, output),
     }
 }

@@ -15,6 +15,7 @@ pub mod file;
 #[cfg(feature = "confined")]
 pub mod mount_view;
 pub mod observer;
+pub mod ssh;
 #[cfg(feature = "confined")]
 mod syscall_filter;
 pub mod token_bucket;

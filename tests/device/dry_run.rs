@@ -96,7 +96,11 @@ fn verbs(host: &BuildHost) -> Vec<String> {
 }
 
 /// Arguments, in which `{name}` is a path of the host, and a line of their plan.
-const PLANS: [(&str, &str); 25] = [
+const PLANS: [(&str, &str); 26] = [
+    (
+        "context add new ssh:build1",
+        "add context new for ssh:build1",
+    ),
     ("init {fresh}", "make "),
     ("add new --from {work}", "make revision 1 of new current"),
     (

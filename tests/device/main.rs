@@ -59,6 +59,7 @@ mod push_pull;
 mod queue;
 mod ready_guests;
 mod rebuild_bisect;
+mod remote_agent;
 mod resources;
 mod resumed_transfers;
 mod revision_diff;

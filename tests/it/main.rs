@@ -20,6 +20,7 @@ mod metrics;
 mod openapi;
 mod openapi_linters;
 mod projects;
+mod remote_agent;
 mod retention;
 mod schedules;
 mod secrets;

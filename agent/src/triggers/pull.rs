@@ -6,9 +6,10 @@ use std::sync::Arc;
 use config::MachineName;
 use config::canary::Terms;
 use store::pull::PullEvent;
-use store::send::{RemoteHost, SshCommand};
+use store::send::RemoteHost;
 use store::{RefusalKind, Result, Volume};
 use sys::blocking::blocking;
+use sys::ssh::SshCommand;
 use tokio::time::sleep;
 use tracing::{info, warn};
 

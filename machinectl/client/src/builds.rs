@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use config::builds::{Build, Fork, ListQuery, LogTime, Request};
 use config::task::Digest;
@@ -31,9 +33,14 @@ impl Client {
         self.get(&format!("builds?{query}"))
     }
 
-    /// Uploads a source, which the agent keeps under its hash.
-    pub fn upload_source(&self, sha256: &Digest, content: File) -> Result<()> {
-        self.put_file(&format!("sources/{sha256}"), content)
+    /// Uploads a source, which the agent keeps under its hash. `passed` counts the bytes.
+    pub fn upload_source(
+        &self,
+        sha256: &Digest,
+        content: File,
+        passed: Arc<AtomicU64>,
+    ) -> Result<()> {
+        self.put_file(&format!("sources/{sha256}"), content, passed)
     }
 
     /// Submits a build whose sources are uploaded. If the request allows it and an equivalent

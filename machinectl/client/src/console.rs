@@ -1,25 +1,25 @@
 //! Consoles: HTTP connections that are upgraded to the serial line of a guest.
 
 use std::error::Error;
+use std::io;
 use std::os::unix::net;
-use std::path::Path;
 use std::str::FromStr;
+use std::thread;
 
 use config::builds::CONSOLE_PROTOCOL;
 use config::{BuildId, MachineName, NameError};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST, UPGRADE};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{CONNECTION, UPGRADE};
+use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
+use sys::command::Running;
+use tokio::io::copy_bidirectional;
 use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use crate::{ANSWER_LIMIT, Client, ClientError, Result};
-
-/// The longest refusal that is read.
-const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+use crate::connect::Stream;
+use crate::http::{self, Body, Http};
+use crate::{ANSWER_LIMIT, Client, ClientError, Endpoint, Result};
 
 /// A connection to a console.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Console {
     pub stream: net::UnixStream,
     /// Output that arrived together with the agent's answer; it precedes that of the stream.
     pub received: Vec<u8>,
+    /// The ssh of the connection, which ends with it.
+    _relay: Option<Running>,
 }
 
 /// The guest whose console is wanted.
@@ -70,73 +72,76 @@ impl Client {
             Access::Read => Method::GET,
             Access::ReadWrite => Method::POST,
         };
-        connect(&self.socket, method, &path)
+        connect(&self.endpoint, method, &path)
     }
 
     /// Boots a copy of the guest that is held for a build, and connects to its console.
     pub fn attach(&self, id: BuildId) -> Result<Console> {
-        connect(&self.socket, Method::POST, &format!("builds/{id}/attach"))
+        connect(&self.endpoint, Method::POST, &format!("builds/{id}/attach"))
     }
 }
 
-fn connect(socket: &Path, method: Method, path: &str) -> Result<Console> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed)?;
-    runtime.block_on(upgrade(socket, method, path))
+/// Connects to a console, on a connection of its own.
+fn connect(endpoint: &Endpoint, method: Method, path: &str) -> Result<Console> {
+    let http = Http::new(endpoint.clone())?;
+    let runtime = http::runtime()?;
+    let (stream, received) = runtime.block_on(upgrade(&http, method, path))?;
+    match stream {
+        Stream::Unix { io, relay } => {
+            let stream = io.into_std().map_err(failed)?;
+            stream.set_nonblocking(false).map_err(failed)?;
+            Ok(Console {
+                stream,
+                received,
+                _relay: relay,
+            })
+        }
+        stream @ (Stream::Tcp(_) | Stream::Tls(_)) => Ok(Console {
+            stream: bridge(runtime, stream).map_err(failed)?,
+            received,
+            _relay: None,
+        }),
+    }
 }
 
-/// Sends the request and takes the connection over after the agent has switched protocols.
-async fn upgrade(socket: &Path, method: Method, path: &str) -> Result<Console> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| ClientError::NoAgent {
-            socket: socket.to_owned(),
-            source: source.into(),
-        })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(failed)?;
-    tokio::spawn(connection.with_upgrades());
-    let request = Request::builder()
-        .method(method)
-        .uri(format!("/api/v1/{path}"))
-        .header(HOST, "agent")
+/// Sends the request and takes the connection over after the agent has switched protocols. Returns
+/// it with what has arrived behind the answer.
+async fn upgrade(http: &Http, method: Method, path: &str) -> Result<(Stream, Vec<u8>)> {
+    let request = http
+        .request(method, path)
         .header(CONNECTION, "upgrade")
         .header(UPGRADE, CONSOLE_PROTOCOL)
-        .body(Empty::<Bytes>::new())
+        .body(Body::default())
         .map_err(failed)?;
-    let response = timeout(ANSWER_LIMIT, sender.send_request(request))
+    let response = timeout(ANSWER_LIMIT, http.send(request))
         .await
-        .map_err(failed)?
-        .map_err(failed)?;
+        .map_err(failed)??;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(refusal(response).await);
+        return Err(failed("the agent did not switch to the console"));
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(failed)?;
     let parts = upgraded
-        .downcast::<TokioIo<UnixStream>>()
-        .map_err(|_| failed("the connection is not a unix socket"))?;
-    let stream = parts.io.into_inner().into_std().map_err(failed)?;
-    stream.set_nonblocking(false).map_err(failed)?;
-    Ok(Console {
-        stream,
-        received: parts.read_buf.into(),
-    })
+        .downcast::<TokioIo<Stream>>()
+        .map_err(|_| failed("the connection is of another kind"))?;
+    Ok((parts.io.into_inner(), parts.read_buf.into()))
 }
 
-async fn refusal(response: Response<Incoming>) -> ClientError {
-    let status = response.status();
-    let body = Limited::new(response.into_body(), REFUSAL_BYTES_MAX);
-    match timeout(ANSWER_LIMIT, body.collect()).await {
-        Ok(Ok(body)) => {
-            let text = body.to_bytes();
-            ClientError::refused(status, &String::from_utf8_lossy(&text))
-        }
-        Ok(Err(error)) => ClientError::Console(error),
-        Err(error) => failed(error),
-    }
+/// Returns the one end of a socket whose other end a thread connects with a stream, until both
+/// directions have ended.
+fn bridge(runtime: Runtime, mut stream: Stream) -> io::Result<net::UnixStream> {
+    let (own, other) = net::UnixStream::pair()?;
+    other.set_nonblocking(true)?;
+    thread::Builder::new()
+        .name("console".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                if let Ok(mut other) = UnixStream::from_std(other) {
+                    // The reader of the socket sees the end, whatever its reason.
+                    let _ = copy_bidirectional(&mut stream, &mut other).await;
+                }
+            });
+        })?;
+    Ok(own)
 }
 
 fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> ClientError {
@@ -163,7 +168,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).unwrap();
             String::from_utf8_lossy(&request[..count]).into_owned()
         });
-        let console = connect(&socket, Method::POST, "builds/7/console");
+        let console = connect(&Endpoint::Socket(socket), Method::POST, "builds/7/console");
         (console, server.join().unwrap())
     }
 
@@ -196,7 +201,10 @@ mod tests {
         for answer in ["", "HTTP/1.1 x\r\n\r\n", "HTTP/1.1 200 OK\r\n", "\r\n\r\n"] {
             let (console, _) = connect_to(answer);
             assert!(
-                matches!(console, Err(ClientError::Console(_))),
+                matches!(
+                    console,
+                    Err(ClientError::Console(_) | ClientError::Answer(_))
+                ),
                 "{answer:?}"
             );
         }

@@ -1,12 +1,14 @@
-//! A client of the agent's HTTP API over its unix socket.
+//! A client of the agent's HTTP API: over its unix socket, over TCP, or by ssh.
 //!
 //! [`Client`] has a method for each operation that the command line needs. All methods block. A
 //! request that the agent refuses is a [`ClientError::Refused`] with the agent's reason.
 
 mod builds;
 mod caches;
+mod connect;
 mod console;
 mod controllers;
+mod endpoint;
 mod error;
 mod http;
 mod layers;
@@ -16,12 +18,18 @@ mod schedules;
 mod secrets;
 mod web;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
+
 pub use builds::LogSelection;
+pub use connect::{connect_socket, greeting};
 pub use console::{Access, Console, ConsoleTarget};
-pub use error::ClientError;
+pub use endpoint::{
+    AddressError, AgentUrl, BearerToken, Endpoint, HostAddress, NetworkEndpoint, SshEndpoint,
+};
+pub use error::{ClientError, ConnectError};
 
 /// The result of a request.
 pub type Result<T, E = ClientError> = std::result::Result<T, E>;
@@ -29,11 +37,13 @@ pub type Result<T, E = ClientError> = std::result::Result<T, E>;
 /// The time limit for the start of an answer.
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 
-/// A client of the agent behind one socket.
+/// A client of one agent.
 #[derive(Debug)]
 pub struct Client {
-    socket: PathBuf,
-    http: reqwest::blocking::Client,
+    endpoint: Endpoint,
+    http: http::Http,
+    /// The runtime of the requests, on the thread that makes them.
+    runtime: Runtime,
 }
 
 /// The answer to a request that creates something unless an equivalent exists.
@@ -48,14 +58,20 @@ pub struct Created<T> {
 impl Client {
     /// Returns a client of the agent at `socket`; connects on the first request.
     pub fn new(socket: &Path) -> Result<Self> {
-        let http = reqwest::blocking::Client::builder()
-            .unix_socket(socket)
-            .no_proxy()
-            .timeout(None)
-            .build()?;
+        Self::of(Endpoint::Socket(socket.to_owned()))
+    }
+
+    /// Returns a client of the agent at an endpoint; connects on the first request.
+    pub fn of(endpoint: Endpoint) -> Result<Self> {
         Ok(Self {
-            socket: socket.to_owned(),
-            http,
+            http: http::Http::new(endpoint.clone())?,
+            endpoint,
+            runtime: http::runtime()?,
         })
+    }
+
+    /// Returns the place of the agent.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 }

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::DryRun;
-use crate::output::{Output, Table};
+use crate::output::{Output, Progress, Table};
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}", path.display())]
@@ -54,7 +54,7 @@ pub(super) fn fetch(
     }
     std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
     for artifact in files(build) {
-        fetch_one(client, build, artifact, directory)?;
+        fetch_one(client, build, artifact, directory, output)?;
         let path = directory.join(&artifact.name);
         output.status(format_args!(
             "wrote {} ({} bytes)",
@@ -149,14 +149,19 @@ fn fetch_one(
     build: &Build,
     artifact: &Artifact,
     directory: &Path,
+    output: &Output,
 ) -> Result<(), Failure> {
     let path = directory.join(&artifact.name);
     let failed = |error| failed(&path, error);
     let mut file = NamedTempFile::new_in(directory).map_err(failed)?;
-    match client.copy_artifact(build.id, &artifact.name, file.as_file_mut()) {
+    let size = artifact.bytes;
+    let progress = Progress::start(output, move || Some(size));
+    let mut sink = progress.counted(file.as_file_mut());
+    match client.copy_artifact(build.id, &artifact.name, &mut sink) {
         Err(ClientError::Write(error)) => return Err(failed(error)),
         copied => copied?,
     };
+    drop(progress);
     file.rewind().map_err(failed)?;
     let sha256 = sys::file::digest(file.as_file()).map_err(failed)?;
     if sha256 != artifact.sha256 {

@@ -63,7 +63,7 @@ pub(super) fn run(
     replace::check(&build, replace, edit.as_ref())?;
     build.resources = resources.or(&build.resources)?;
     if !dry_run.enabled {
-        build.sources = replace::sources(client, &build, replace, edit.as_ref())?;
+        build.sources = replace::sources(client, &build, replace, edit.as_ref(), output)?;
     }
     if let Some(revision) = on_revision {
         let origin = Origin::of(&build, options)?;

@@ -10,7 +10,9 @@ use config::builds::Build;
 use config::task::Source;
 use config::{BuildId, FileName};
 
+use super::submit::upload_source;
 use crate::exit_code::{ExitStatus, Failure};
+use crate::output::Output;
 
 /// The editor if no variable names one.
 const EDITOR: &str = "vi";
@@ -44,15 +46,16 @@ pub(super) fn sources(
     build: &Build,
     replacements: &[Replacement],
     edit: Option<&FileName>,
+    output: &Output,
 ) -> Result<Vec<Source>, Failure> {
     let mut sources = build.sources.clone();
     for Replacement { name, path } in replacements {
         let source = find(build.id, &mut sources, name)?;
-        replace(client, source, path)?;
+        replace(client, source, path, output)?;
     }
     if let Some(name) = edit {
         let source = find(build.id, &mut sources, name)?;
-        edit_source(client, source)?;
+        edit_source(client, source, output)?;
     }
     Ok(sources)
 }
@@ -94,16 +97,20 @@ fn find<'s>(
 }
 
 /// Uploads a file in the place of a source.
-fn replace(client: &Client, source: &mut Source, path: &Path) -> Result<(), Failure> {
+fn replace(
+    client: &Client,
+    source: &mut Source,
+    path: &Path,
+    output: &Output,
+) -> Result<(), Failure> {
     let open = || File::open(path).map_err(|error| failed(path, error));
     source.sha256 = sys::file::digest(open()?).map_err(|error| failed(path, error))?;
-    client.upload_source(&source.sha256, open()?)?;
-    Ok(())
+    upload_source(client, source, open()?, output)
 }
 
 /// Lets the user edit a copy of a source under its name, and uploads the copy. Fails if it has not
 /// changed.
-fn edit_source(client: &Client, source: &mut Source) -> Result<(), Failure> {
+fn edit_source(client: &Client, source: &mut Source, output: &Output) -> Result<(), Failure> {
     let directory = tempfile::tempdir().map_err(|error| failed(&std::env::temp_dir(), error))?;
     let path = directory.path().join(&source.name);
     let mut file = File::create(&path).map_err(|error| failed(&path, error))?;
@@ -114,7 +121,7 @@ fn edit_source(client: &Client, source: &mut Source) -> Result<(), Failure> {
     drop(file);
     run_editor(&path)?;
     let before = source.sha256.clone();
-    replace(client, source, &path)?;
+    replace(client, source, &path, output)?;
     if source.sha256 == before {
         let text = format!("{} has not changed, so nothing was submitted", source.name);
         return Err(Failure::new(ExitStatus::Refused, text));

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use client::{Client, Created};
@@ -12,7 +13,7 @@ use config::{BuildId, FileName, MachineName, SecretName, ToolchainName};
 
 use super::resources::ResourceOptions;
 use crate::exit_code::{ExitStatus, Failure};
-use crate::output::Output;
+use crate::output::{Output, Progress};
 
 /// The arguments of `build`.
 #[derive(Debug, Args)]
@@ -154,14 +155,18 @@ pub(super) fn submit(
     arguments: &BuildArguments,
     output: &Output,
 ) -> Result<Build, Failure> {
-    let request = upload(client, arguments)?;
+    let request = upload(client, arguments, output)?;
     Ok(request_build(client, &request, output)?.value)
 }
 
 /// Uploads the sources of a build. Returns the request that submits it.
-pub(super) fn upload(client: &Client, arguments: &BuildArguments) -> Result<Request, Failure> {
+pub(super) fn upload(
+    client: &Client,
+    arguments: &BuildArguments,
+    output: &Output,
+) -> Result<Request, Failure> {
     let request = arguments.request()?;
-    upload_sources(client, arguments, &request)?;
+    upload_sources(client, arguments, &request, output)?;
     Ok(request)
 }
 
@@ -218,11 +223,26 @@ pub(crate) fn upload_sources(
     client: &Client,
     arguments: &BuildArguments,
     request: &Request,
+    output: &Output,
 ) -> Result<(), Failure> {
     for (path, source) in arguments.sources.iter().zip(&request.sources) {
         let (_, file) = open_source(path)?;
-        client.upload_source(&source.sha256, file)?;
+        upload_source(client, source, file, output)?;
     }
+    Ok(())
+}
+
+/// Uploads a source, with a progress line on a terminal.
+pub(super) fn upload_source(
+    client: &Client,
+    source: &Source,
+    file: File,
+    output: &Output,
+) -> Result<(), Failure> {
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    let progress = Progress::start(output, move || Some(size));
+    let passed = Arc::clone(&progress.passed);
+    client.upload_source(&source.sha256, file, passed)?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use store::{Intent, MachineRefusal, MachineView, Source, StoreError, Volume};
 use super::follow::POLL_INTERVAL;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::GlobalOptions;
+use crate::reach;
 
 /// The time limit for the agent to notice a new machine.
 const NOTICE_LIMIT: Duration = Duration::from_mins(1);
@@ -30,6 +31,8 @@ pub(super) struct Origin {
 impl Origin {
     /// Looks at the machine of a build.
     pub(super) fn of(build: &Build, options: &GlobalOptions) -> Result<Self, Failure> {
+        let command = format!("rebuild {} --on-revision", build.id);
+        reach::require_local("`rebuild --on-revision`", &command, &options.endpoint()?)?;
         let volume = Volume::open(&options.volume)?;
         let view = volume.view(&build.machine)?;
         Ok(Self { volume, view })

@@ -38,7 +38,7 @@ pub(super) fn submit(
     options: &WaitingOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let request = submit::upload(client, arguments)?;
+    let request = submit::upload(client, arguments, output)?;
     // From here on a signal waits until the number of the build is known.
     let signal = options.cancel_on_signal.then(flag_of_signals).transpose();
     let mut signal = signal.map_err(|error| Failure::new(ExitStatus::Failure, error))?;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Subcommand;
-use client::{Client, ClientError};
+use client::{Client, ClientError, ConnectError};
 use config::doctor::{Finding, Id, KINDS, Severity, Subject};
 use config::{MachineName, printable};
 use store::Volume;
@@ -61,12 +61,12 @@ pub(super) fn run(
         dry_run,
     } = command;
     let volume = Volume::open(&options.volume)?;
-    let mut report = Report::collect(&volume, names, &options.socket)?;
+    let mut report = Report::collect(&volume, names, options.socket())?;
     if *repair && dry_run.enabled {
         return plan(&report.findings, output);
     }
     if *repair {
-        report.repair(&volume, &options.socket, output)?;
+        report.repair(&volume, options.socket(), output)?;
         let existing = volume.machines()?;
         let remaining: Vec<_> = names
             .iter()
@@ -77,7 +77,7 @@ pub(super) fn run(
         report = if remaining.is_empty() && !names.is_empty() {
             Report::default()
         } else {
-            Report::collect(&volume, &remaining, &options.socket)?
+            Report::collect(&volume, &remaining, options.socket())?
         };
     }
     show(&report.findings, output)?;
@@ -161,12 +161,14 @@ impl Report {
 fn no_answer(socket: &Path, error: &ClientError) -> Finding {
     let subject = Subject::Agent(socket.to_owned());
     match error {
-        ClientError::NoAgent { .. } => Finding::new(
-            Id::NoAgent,
-            subject,
-            "no agent answers, so guests, networks, control groups and records were not examined",
-            "run `systemctl start buildhost-agent`, or name its socket with --socket",
-        ),
+        ClientError::Connect(error) if matches!(**error, ConnectError::NoAgent { .. }) => {
+            Finding::new(
+                Id::NoAgent,
+                subject,
+                "no agent answers, so guests, networks, control groups and records were not examined",
+                "run `systemctl start buildhost-agent`, or name its socket with --socket",
+            )
+        }
         error => Finding::new(
             Id::AgentFailed,
             subject,

@@ -11,10 +11,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use config::{MachineName, SshHost};
 use serde::de::DeserializeOwned;
+use store::send::RemoteHost;
 use store::send::session::{self, Greeting};
-use store::send::{RemoteHost, SshCommand};
 use store::stream::{StreamError, TimeoutReader};
 use store::{StoreError, Volume};
+use sys::ssh::SshCommand;
 
 use super::note::NoteOption;
 use super::retention::Retention;

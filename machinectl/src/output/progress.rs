@@ -50,9 +50,33 @@ impl Progress {
         }
     }
 
+    /// Returns a writer whose bytes pass.
+    pub(crate) fn counted<W>(&self, sink: W) -> Counted<W> {
+        let passed = Arc::clone(&self.passed);
+        Counted { sink, passed }
+    }
+
     /// Returns true if progress is shown.
     pub(crate) fn is_visible(output: &Output) -> bool {
         !output.is_quiet() && io::stderr().is_terminal()
+    }
+}
+
+/// A writer that counts the bytes.
+pub(crate) struct Counted<W> {
+    sink: W,
+    passed: Arc<AtomicU64>,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.sink.write(bytes)?;
+        self.passed.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
     }
 }
 

@@ -14,17 +14,18 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::exit_code::{ExitStatus, Failure};
+use crate::options::GlobalOptions;
 use crate::output::Output;
 
 /// The time between two checks of the agent.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT; SIGUSR1 triggers a check.
-pub(super) fn run(socket: &Path, output: &Output) -> Result<(), Failure> {
+pub(super) fn run(options: &GlobalOptions, output: &Output) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(ExitStatus::Failure, error);
     // Signals are blocked before the client exists: its threads inherit the mask.
     let signals = block_signals().map_err(failed)?;
-    let client = Client::new(socket)?;
+    let client = options.client()?;
     let directory = env::var_os("BUILDDIR").unwrap_or_else(|| ".".into());
     let pid_file = PathBuf::from(directory).join(".runbuilds.pid");
     let pid = std::process::id().to_string();

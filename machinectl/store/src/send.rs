@@ -20,7 +20,6 @@ pub use export::ExportFormat;
 pub use refusal::RemoteRefusal;
 pub use remote::{RemoteHost, RemoteSession, RemoteStream};
 pub use remote_view::{RemoteRevision, RemoteView};
-pub use ssh::SshCommand;
 
 use crate::ingest::PartialRevision;
 use crate::{ContentIdentity, MachineView, Result, RevisionView, Uuid, Volume, btrfs_progs};

@@ -12,9 +12,10 @@ use config::MachineName;
 use config::canary::Terms;
 use serde::de::DeserializeOwned;
 use sys::command::{CommandError, Running};
+use sys::ssh::{SshCommand, UNATTENDED};
 
 use super::session::{self, Announcement, Greeting, Reply, Request};
-use super::{RemoteRefusal, SshCommand, quote, ssh};
+use super::{RemoteRefusal, quote, ssh};
 use crate::{Result, StoreError};
 use btrfs::error::IoContext;
 use btrfs::stream::{READ_TIMEOUT, SendStream, Sender, TimeoutReader};
@@ -118,17 +119,7 @@ impl RemoteHost {
 
     fn call(&self, arguments: &[&str]) -> Command {
         let mut ssh = self.ssh.prepare();
-        ssh.args([
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "ServerAliveInterval=15",
-            "-o",
-            "ConnectTimeout=20",
-            // Without a banner of the host before the reason for a failure.
-            "-o",
-            "LogLevel=ERROR",
-        ]);
+        ssh.args(UNATTENDED);
         // A shell on the host parses the line. Only the path needs quotes.
         let mut line = vec![self.program.clone()];
         if let Some(volume) = &self.volume {
