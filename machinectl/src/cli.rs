@@ -8,7 +8,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit_code::{self, ExitStatus, Failure};
 use crate::options::{GlobalOptions, HOST_ID};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::program::Program;
 use crate::{
     build, cache, context, controllers, help, host, layer, machine, manual, project, reach, relay,
@@ -84,8 +84,13 @@ impl Parsed {
     /// Checks that the command can do its work with the agent that was named, and runs it.
     fn run(&self, program: Program, output: &Output) -> Result<(), Failure> {
         let options = &self.cli.options;
+        if options.json && !help::has_json(&self.path) {
+            let text = format!("`{}` prints no JSON, so --json has no meaning", self.path);
+            return Err(Failure::new(ExitStatus::Usage, text));
+        }
         reach::check(&self.path, self.has_host, || options.endpoint())?;
-        dispatch(&self.cli.command, program, options, output)
+        dispatch(&self.cli.command, program, options, output)?;
+        output.finish()
     }
 }
 
@@ -99,7 +104,7 @@ pub(crate) fn run() -> ExitStatus {
             match parsed.run(program, &output) {
                 Ok(()) => ExitStatus::Success,
                 Err(failure) => {
-                    output.error(failure.error.as_ref());
+                    output.failure(&failure);
                     failure.status
                 }
             }
@@ -108,6 +113,10 @@ pub(crate) fn run() -> ExitStatus {
             let is_unknown = error.kind() == ErrorKind::InvalidSubcommand;
             if is_unknown && program == Program::Machinectl {
                 systemd::hand_over(&arguments[1..]);
+            }
+            if error.use_stderr() && arguments.iter().any(|argument| argument == "--json") {
+                output::print_usage_error(&error.render().to_string());
+                return ExitStatus::Usage;
             }
             print(&error)
         }

@@ -50,7 +50,7 @@ const MACHINES: &[Entry] = &[
 ];
 
 const IMAGES: &[Entry] = &[
-    ("verify", &[VOLUME, QUIET]),
+    ("verify", &[VOLUME, JSON, QUIET]),
     ("record", &[VOLUME, JSON, QUIET]),
     ("diff", &[VOLUME, JSON, QUIET, LEGEND]),
     ("pin", &[VOLUME, JSON, QUIET]),
@@ -69,7 +69,7 @@ const BUILDS: &[Entry] = &[
     ("builds delete", &[SOCKET, JSON, QUIET]),
     ("log", &[SOCKET, QUIET]),
     ("artifacts", &[SOCKET, JSON, QUIET, LEGEND]),
-    ("provenance", &[SOCKET]),
+    ("provenance", &[SOCKET, JSON]),
     ("explain", &[SOCKET, JSON]),
     ("cancel", &[SOCKET, JSON, QUIET]),
     ("fork", &[SOCKET, JSON, QUIET]),
@@ -108,7 +108,7 @@ const DEBUGGING: &[Entry] = &[
     ("console", &[SOCKET, QUIET]),
     ("login", &[SOCKET, QUIET]),
     ("resume", &[SOCKET, JSON, QUIET]),
-    ("attach", &[SOCKET, JSON, QUIET]),
+    ("attach", &[SOCKET, QUIET]),
     ("release", &[SOCKET, JSON, QUIET, LEGEND]),
 ];
 
@@ -209,6 +209,19 @@ fn uses(path: &str, option: &Arg) -> bool {
         .flat_map(|(_, entries)| *entries)
         .filter(|(entry, _)| is_below(entry) || entry.strip_prefix("toaster ") == Some(path))
         .any(|(_, used)| used.contains(&option.get_id().as_str()))
+}
+
+/// Returns true if a command prints JSON.
+pub(crate) fn has_json(path: &str) -> bool {
+    let is_this = |entry: &str| {
+        entry == path
+            || entry.strip_prefix("toaster ") == Some(path)
+            || (path == "host" && entry == "host status")
+    };
+    GROUPS
+        .iter()
+        .flat_map(|(_, entries)| *entries)
+        .any(|(entry, used)| is_this(entry) && used.contains(&JSON))
 }
 
 /// Renders the first page of `--help`.
@@ -346,6 +359,35 @@ mod tests {
             let expected = used.iter().copied().chain(host).collect();
             assert_eq!(shown, expected, "{path}");
         }
+    }
+
+    /// The commands whose output has no form in JSON: a terminal, a stream, a log, another program's
+    /// format, or a process that stays.
+    const WITHOUT_JSON: &[&str] = &[
+        "attach",
+        "completions",
+        "console",
+        "log",
+        "login",
+        "send",
+        "toaster buildimport",
+        "toaster buildslist",
+        "toaster checksettings",
+        "toaster checksocket",
+        "toaster perf",
+        "toaster runbuilds",
+    ];
+
+    #[test]
+    fn every_command_prints_json_or_refuses_it() {
+        for path in paths(&tree(), "") {
+            let is_without = WITHOUT_JSON.contains(&path.as_str());
+            assert_eq!(has_json(&path), !is_without, "{path}");
+        }
+        for hidden in ["manual", "receive", "provide", "relay", "buildslist"] {
+            assert!(!has_json(hidden), "{hidden}");
+        }
+        assert!(has_json("host") && has_json("builddelete"));
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(crate) struct GlobalOptions {
         hide_env_values = true
     )]
     pub(crate) socket: Option<PathBuf>,
-    /// Print JSON
+    /// Print JSON, also for errors
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Print no messages but errors

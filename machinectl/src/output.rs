@@ -7,9 +7,12 @@ mod text;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use config::printable;
 use serde::Serialize;
+use serde_json::json;
 use sys::error_report::chain;
 
 use crate::exit_code::{ExitStatus, Failure};
@@ -21,6 +24,9 @@ pub(crate) use table::Table;
 use text::printable_lines;
 pub(crate) use text::{count, fields, joined, mebibytes, or_empty, time};
 
+/// The number of messages that an answer in JSON has.
+const MESSAGES_MAX: usize = 1000;
+
 /// The two output streams and their formats.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -28,6 +34,24 @@ pub(crate) struct Output {
     quiet: bool,
     json: bool,
     legend: bool,
+    /// The answer in JSON, as far as it is not printed.
+    answer: Answer,
+}
+
+/// The state of an answer in JSON: a command that prints no data answers with its messages.
+#[derive(Debug, Default)]
+struct Answer {
+    has_data: AtomicBool,
+    messages: Mutex<Vec<String>>,
+}
+
+impl Answer {
+    fn keep(&self, message: &str) {
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        if messages.len() < MESSAGES_MAX {
+            messages.push(message.to_owned());
+        }
+    }
 }
 
 impl Output {
@@ -38,14 +62,39 @@ impl Output {
             quiet: options.quiet,
             json: options.json,
             legend: !options.no_legend,
+            answer: Answer::default(),
+        }
+    }
+
+    /// Ends the output of a command that has succeeded. In JSON, one that has printed no data prints
+    /// an object with its messages.
+    pub(crate) fn finish(&self) -> Result<(), Failure> {
+        if !self.json || self.answer.has_data.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let messages = self.answer.messages.lock();
+        let messages = messages.unwrap_or_else(PoisonError::into_inner).clone();
+        self.print_json(&json!({ "messages": messages }))
+    }
+
+    /// Prints the error that has ended the command: in JSON, an object with the exit code.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        if self.json {
+            let _ = writeln!(io::stderr(), "{}", error_object(failure));
+        } else {
+            self.error(failure.error.as_ref());
         }
     }
 
     /// Prints a message about progress or a result, unless `--quiet` is set.
     pub(crate) fn status(&self, text: impl Display) {
+        let text = text.to_string();
+        if self.json {
+            self.answer.keep(&text);
+        }
         if !self.quiet {
             // There is no other place to report that stderr is closed.
-            let _ = writeln!(io::stderr(), "{}", printable(&text.to_string()));
+            let _ = writeln!(io::stderr(), "{}", printable(&text));
         }
     }
 
@@ -64,7 +113,8 @@ impl Output {
     /// Prints a step of a dry run on stdout: a line, or a JSON object.
     pub(crate) fn plan(&self, step: impl Display) -> Result<(), Failure> {
         if self.json {
-            let step = serde_json::json!({ "would": step.to_string() });
+            let step = json!({ "would": step.to_string() });
+            self.answer.has_data.store(true, Ordering::Relaxed);
             return print(&format!("{step}\n"));
         }
         print(&format!("would {}\n", printable(&step.to_string())))
@@ -81,10 +131,10 @@ impl Output {
     }
 
     /// Prints data as JSON.
-    #[expect(clippy::unused_self, reason = "all data passes through an `Output`")]
     pub(crate) fn print_json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Failure::new(ExitStatus::Failure, error))?;
+        self.answer.has_data.store(true, Ordering::Relaxed);
         print(&format!("{text}\n"))
     }
 
@@ -93,11 +143,26 @@ impl Output {
         print(&table.to_text(self.legend))
     }
 
-    /// Prints data as text.
-    #[expect(clippy::unused_self, reason = "all data passes through an `Output`")]
+    /// Prints data as text; in JSON, as an object with the text on a line.
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
-        print(text)
+        if !self.json {
+            return print(text);
+        }
+        self.answer.has_data.store(true, Ordering::Relaxed);
+        print(&format!("{}\n", json!({ "text": text })))
     }
+}
+
+/// Prints an error of the command line itself as an object in JSON.
+pub(crate) fn print_usage_error(text: &str) {
+    let failure = Failure::new(ExitStatus::Usage, text.trim_end());
+    let _ = writeln!(io::stderr(), "{}", error_object(&failure));
+}
+
+/// Returns the object of an error: its message with the causes, and the exit code.
+fn error_object(failure: &Failure) -> serde_json::Value {
+    let message = chain(failure.error.as_ref());
+    json!({ "error": { "message": message, "exit_code": failure.status as u8 } })
 }
 
 fn print(text: &str) -> Result<(), Failure> {
@@ -105,5 +170,19 @@ fn print(text: &str) -> Result<(), Failure> {
         // The reader has read enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|error| Failure::new(ExitStatus::Failure, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_in_json_has_its_message_and_exit_code() {
+        let failure = Failure::new(ExitStatus::NotFound, "there is no build 7");
+        assert_eq!(
+            error_object(&failure).to_string(),
+            r#"{"error":{"exit_code":10,"message":"there is no build 7"}}"#
+        );
     }
 }

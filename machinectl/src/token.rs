@@ -108,6 +108,11 @@ fn add(
     output.status(format_args!(
         "created token {name} with scope {scope}; its secret, which is not shown again:"
     ));
+    if output.is_json() {
+        let scope = scope.to_string();
+        return output
+            .print_json(&json!({"name": name.as_str(), "scope": scope, "secret": secret}));
+    }
     output.print(&format!("{secret}\n"))
 }
 

@@ -9,6 +9,7 @@ use client::Client;
 use config::builds::Build;
 use config::task::Outcome;
 use config::{BuildId, Revision};
+use serde_json::json;
 
 use super::follow;
 use super::submit::resubmit;
@@ -88,6 +89,9 @@ impl Bisection<'_> {
                     self.output.status(format_args!(
                         "revision {good} is good, revision {bad} is bad"
                     ));
+                    if self.output.is_json() {
+                        return self.output.print_json(&json!({ "good": good, "bad": bad }));
+                    }
                     return self.output.print(&format!("{bad}\n"));
                 }
                 Some(Search::AllBad(_)) | None => {

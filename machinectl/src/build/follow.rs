@@ -27,6 +27,14 @@ pub(crate) fn finish_submission(
     if follow.enabled {
         return run(client, build.id, false, output);
     }
+    print_submitted(build, output)
+}
+
+/// Prints the number of a submitted build; in JSON, its record.
+pub(super) fn print_submitted(build: &Build, output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.print_json(build);
+    }
     output.print(&format!("{}\n", build.id))
 }
 
@@ -73,12 +81,15 @@ pub(super) fn run_with(
             last_reason.clone_from(reason);
         }
         lines.position.follow(&build);
-        let stdout = &mut io::stdout();
-        if timestamps {
+        if output.is_json() {
+            // The record at the end is the whole answer.
+        } else if timestamps {
+            let stdout = &mut io::stdout();
             if lines.copy(client, id, selected, stdout)? == Reader::Closed {
                 return Ok(());
             }
         } else {
+            let stdout = &mut io::stdout();
             match client.copy_log(id, selected, lines.position.offset, stdout) {
                 Err(error) if error.is_closed_output() => return Ok(()),
                 copied => lines.position.offset += copied?,
@@ -92,8 +103,11 @@ pub(super) fn run_with(
     }
 }
 
-/// Prints the packages and the outcome of a build. Fails if the build has failed.
+/// Prints the packages and the outcome of a build; in JSON, its record. Fails if the build has failed.
 pub(super) fn conclude(build: &Build, outcome: Outcome, output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        output.print_json(build)?;
+    }
     for built in &build.packages {
         let package = &built.package;
         output.status(format_args!(

@@ -48,10 +48,10 @@ pub(super) fn submit(
         flag.store(true, Ordering::SeqCst);
         signal = None;
     }
-    let build = submitted.value.id;
     if !options.follow.enabled {
-        return output.print(&format!("{build}\n"));
+        return follow::print_submitted(&submitted.value, output);
     }
+    let build = submitted.value.id;
     follow::run_with(client, build, false, output, &mut || {
         cancel_on_signal(client, build, &mut signal, output)
     })?;

@@ -70,7 +70,11 @@ impl Bisect {
                     tried.insert(at, is_good);
                 }
                 Some(Search::Found { bad, .. }) => {
-                    return output.print(&format!("{}\n", commits[bad]));
+                    let commit = &commits[bad];
+                    if output.is_json() {
+                        return output.print_json(&serde_json::json!({ "commit": commit }));
+                    }
+                    return output.print(&format!("{commit}\n"));
                 }
                 Some(Search::AllBad(_)) | None => {
                     let text = format!("{} has no commits after {}", self.layer, self.good);
