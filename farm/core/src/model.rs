@@ -114,6 +114,7 @@ pub struct Requirements {
 
 /// Resources of a host for guests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Capacity {
     /// The guest slots.
     pub guests: u64,
@@ -128,6 +129,7 @@ pub struct Capacity {
 
 /// A machine that a host has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct OfferedMachine {
     /// The current revision on the host.
     pub revision: Revision,
@@ -141,6 +143,7 @@ pub struct OfferedMachine {
 
 /// The state of a host, as it tells the farm: what it has, and what is free.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Offer {
     /// The machines.
     pub machines: BTreeMap<MachineName, OfferedMachine>,

@@ -5,6 +5,7 @@
 //! when it commits. A server compares the counter with the generation of its cache, so it never
 //! answers from outdated rows.
 
+use pg_schema::Migrations;
 use postgres::types::ToSql;
 use postgres::{Client, NoTls};
 
@@ -15,7 +16,7 @@ use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
 /// The scripts that migrate the schema from one version to the next. Append only.
-const MIGRATIONS: [&str; 1] = [r#"
+const SCRIPTS: [&str; 1] = [r#"
     CREATE TABLE prmain (
         version text COLLATE "C" NOT NULL,
         pkgarch text COLLATE "C" NOT NULL,
@@ -26,8 +27,11 @@ const MIGRATIONS: [&str; 1] = [r#"
     INSERT INTO prserv_state VALUES (0);
 "#];
 
-/// The advisory lock that serializes the migrations of servers that start concurrently.
-const MIGRATION_LOCK: i64 = 0x7072_7365_7276;
+const MIGRATIONS: Migrations = Migrations {
+    table: "prserv_schema",
+    lock: 0x7072_7365_7276,
+    scripts: &SCRIPTS,
+};
 
 /// A connection that is reopened when it is lost.
 pub struct Postgres {
@@ -209,19 +213,12 @@ fn connect(url: &str) -> Result<Client, StoreError> {
 
 /// Migrates the schema to the newest version in one transaction.
 fn migrate(client: &mut Client) -> Result<(), StoreError> {
-    let mut transaction = client.transaction()?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK])?;
-    transaction
-        .batch_execute("CREATE TABLE IF NOT EXISTS prserv_schema (version integer NOT NULL)")?;
-    let current: i32 = transaction
-        .query_one("SELECT coalesce(max(version), 0) FROM prserv_schema", &[])?
-        .get(0);
-    for (version, script) in (1..).zip(MIGRATIONS) {
-        if version > current {
-            transaction.batch_execute(script)?;
-            transaction.execute("INSERT INTO prserv_schema VALUES ($1)", &[&version])?;
-            tracing::info!(version, "migrated the database schema");
-        }
+    client.batch_execute(&MIGRATIONS.begin())?;
+    let version: i32 = client.query_one(&MIGRATIONS.version(), &[])?.get(0);
+    client.batch_execute(&MIGRATIONS.finish(version))?;
+    if version < MIGRATIONS.newest() {
+        let version = MIGRATIONS.newest();
+        tracing::info!(version, "migrated the database schema");
     }
-    Ok(transaction.commit()?)
+    Ok(())
 }

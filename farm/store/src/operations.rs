@@ -1,0 +1,328 @@
+//! The operations: their statements, and the rows of the answers.
+
+use std::collections::BTreeMap;
+
+use config::builds::{Priority, Submitter};
+use config::task::Outcome;
+use config::{BuildId, MachineName};
+use deadpool_postgres::Object;
+use farm_core::messages::Submission;
+use farm_core::operation::{Answer, BuildRow, Candidate, HostRow, Operation, Pick};
+use farm_core::{Epoch, HostId, Lease, Offer, Revision};
+use futures_util::future;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::rows::{grant, json, lease, number, outcome, parsed};
+use crate::{Store, StoreError, sql};
+
+/// The most attempts of an operation whose row moves between two statements.
+const ATTEMPTS_MAX: usize = 3;
+
+/// A connection with its prepared statements.
+struct Connection(Object);
+
+impl Connection {
+    async fn query(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let statement = self.0.prepare_cached(sql).await?;
+        Ok(self.0.query(&statement, parameters).await?)
+    }
+
+    async fn execute(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, StoreError> {
+        let statement = self.0.prepare_cached(sql).await?;
+        Ok(self.0.execute(&statement, parameters).await?)
+    }
+}
+
+impl Store {
+    pub(crate) async fn try_apply(&self, operation: &Operation) -> Result<Answer, StoreError> {
+        let it = Connection(self.connection().await?);
+        match operation {
+            Operation::Submit(submission) => it.submit(submission).await,
+            Operation::Cancel(build) => it.cancel(*build).await,
+            Operation::Beat(host, offer) => it.beat(*host, offer).await,
+            Operation::Candidates { machines, most } => it.candidates(machines, *most).await,
+            Operation::Claim { host, beat, picks } => it.claim(*host, *beat, picks).await,
+            Operation::Finish(host, lease, outcome) => it.finish(*host, *lease, *outcome).await,
+            Operation::Release {
+                host,
+                lease,
+                attempts_max,
+            } => it.release(*host, *lease, *attempts_max).await,
+            Operation::Hosts => it.hosts().await,
+            Operation::Rescue {
+                host,
+                beat,
+                attempts_max,
+            } => it.rescue(*host, *beat, *attempts_max).await,
+            Operation::Publish(machine, revision) => it.publish(machine, *revision).await,
+            Operation::Drain(host, drained) => {
+                let rows = it.execute(sql::DRAIN, &[&signed(host.0), drained]).await?;
+                Ok(if rows == 0 {
+                    Answer::NotFound
+                } else {
+                    Answer::Done
+                })
+            }
+            Operation::Show(build) => it.show(*build).await,
+        }
+    }
+}
+
+impl Connection {
+    async fn submit(&self, submission: &Submission) -> Result<Answer, StoreError> {
+        let requirements = text(&submission.requirements);
+        for _ in 0..ATTEMPTS_MAX {
+            let known = self.query(sql::SUBMITTED, &[&submission.key]).await?;
+            if let Some(row) = known.first() {
+                return Ok(Answer::Submitted(BuildId(number(row, 0))));
+            }
+            let added = self
+                .query(
+                    sql::SUBMIT,
+                    &[
+                        &submission.key,
+                        &submission.submitter.as_str(),
+                        &submission.priority.0,
+                        &submission.requirements.machine.as_str(),
+                        &requirements,
+                    ],
+                )
+                .await?;
+            if let Some(row) = added.first() {
+                return Ok(Answer::Submitted(BuildId(number(row, 0))));
+            }
+        }
+        Err(StoreError::Changing(0))
+    }
+
+    async fn cancel(&self, build: BuildId) -> Result<Answer, StoreError> {
+        let id = signed(build.0);
+        for _ in 0..ATTEMPTS_MAX {
+            if self.execute(sql::CANCEL_QUEUED, &[&id]).await? > 0
+                || self.execute(sql::CANCEL_LEASED, &[&id]).await? > 0
+            {
+                return Ok(Answer::Canceled);
+            }
+            if let Some(row) = self.query(sql::OUTCOME, &[&id]).await?.first() {
+                return Ok(match outcome(build, row.get(0))? {
+                    Outcome::Abort => Answer::Canceled,
+                    other => Answer::Finished(other),
+                });
+            }
+            if self.query(sql::SHOW, &[&id]).await?.is_empty() {
+                return Ok(Answer::NotFound);
+            }
+        }
+        Err(StoreError::Changing(build.0))
+    }
+
+    async fn beat(&self, host: HostId, offer: &Offer) -> Result<Answer, StoreError> {
+        let id = signed(host.0);
+        let machines: Vec<_> = offer.machines.keys().map(MachineName::as_str).collect();
+        let offer = text(offer);
+        let beat = self.query(sql::BEAT, &[&id, &offer]).await?;
+        let Some(beat) = beat.first() else {
+            return Ok(Answer::NotFound);
+        };
+        let (leases, published): (_, Vec<Row>) = future::try_join(
+            self.query(sql::LEASES, &[&id]),
+            self.query(sql::REVISIONS, &[&machines]),
+        )
+        .await?;
+        let published = published.iter().map(|row| {
+            let machine = parsed("machines", 0, row.get(0))?;
+            Ok((machine, Revision(number(row, 1))))
+        });
+        Ok(Answer::Beaten {
+            beat: number(beat, 0),
+            drained: beat.get(1),
+            leases: leases.iter().map(grant).collect::<Result<_, _>>()?,
+            published: published.collect::<Result<_, StoreError>>()?,
+        })
+    }
+
+    async fn candidates(&self, machines: &[MachineName], most: u64) -> Result<Answer, StoreError> {
+        let machines: Vec<_> = machines.iter().map(MachineName::as_str).collect();
+        let found = self
+            .query(sql::CANDIDATES, &[&machines, &signed(most)])
+            .await?;
+        let builds = found.iter().map(|row| {
+            Ok(Candidate {
+                build: BuildId(number(row, 0)),
+                epoch: Epoch(number(row, 1)),
+                submitter: parsed("builds", row.get(0), row.get(2))?,
+                priority: Priority(row.get(3)),
+                requirements: json("builds", row, 4)?,
+                waited_ms: number(row, 5),
+            })
+        });
+        let mut builds: Vec<_> = builds.collect::<Result<_, StoreError>>()?;
+        builds.sort_by_key(|it| it.build);
+        let mut used_ms: BTreeMap<Submitter, u64> = BTreeMap::new();
+        for build in &builds {
+            used_ms.entry(build.submitter.clone()).or_default();
+        }
+        let submitters: Vec<_> = used_ms.keys().map(|it| it.as_str().to_owned()).collect();
+        if !submitters.is_empty() {
+            for row in self.query(sql::USED, &[&submitters]).await? {
+                let submitter = parsed("used", 0, row.get(0))?;
+                let used = u64::try_from(row.get::<_, i64>(2)).unwrap_or(0);
+                let age = row.get::<_, i32>(1).max(0);
+                *used_ms.entry(submitter).or_default() += used >> age;
+            }
+        }
+        Ok(Answer::Candidates { builds, used_ms })
+    }
+
+    async fn claim(&self, host: HostId, beat: u64, picks: &[Pick]) -> Result<Answer, StoreError> {
+        let column = |value: fn(&Pick) -> u64| -> Vec<i64> {
+            picks.iter().map(|pick| signed(value(pick))).collect()
+        };
+        let rows = self
+            .query(
+                sql::CLAIM,
+                &[
+                    &signed(host.0),
+                    &signed(beat),
+                    &column(|it| it.build.0),
+                    &column(|it| it.epoch.0),
+                    &column(|it| it.revision.0),
+                    &column(|it| it.charge_ms),
+                ],
+            )
+            .await?;
+        let is_host_unknown = |row: &Row| row.get::<_, Option<i64>>(0).is_none();
+        if rows.iter().any(is_host_unknown) {
+            return Ok(Answer::NotFound);
+        }
+        let mut claimed: Vec<_> = rows.iter().map(grant).collect::<Result<_, _>>()?;
+        let order = |build| picks.iter().position(|it| it.build == build);
+        claimed.sort_by_key(|it| order(it.lease.build));
+        Ok(Answer::Claimed(claimed))
+    }
+
+    async fn finish(
+        &self,
+        host: HostId,
+        lease: Lease,
+        outcome: Outcome,
+    ) -> Result<Answer, StoreError> {
+        let (host, build, epoch) = key(host, lease);
+        let outcome = outcome.to_string();
+        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &outcome];
+        if self.execute(sql::FINISH, parameters).await? > 0 {
+            return Ok(Answer::Recorded);
+        }
+        // A repetition. It is read by a statement of its own, which sees what was committed meanwhile.
+        let known = self.query(sql::IS_FINISHED, &parameters[..3]).await?;
+        Ok(if known.is_empty() {
+            Answer::Stale
+        } else {
+            Answer::Recorded
+        })
+    }
+
+    async fn release(
+        &self,
+        host: HostId,
+        lease: Lease,
+        attempts_max: u64,
+    ) -> Result<Answer, StoreError> {
+        let (host, build, epoch) = key(host, lease);
+        let most = signed(attempts_max);
+        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &most];
+        if !self.query(sql::RELEASE, parameters).await?.is_empty() {
+            return Ok(Answer::Recorded);
+        }
+        let known = self.query(sql::IS_RELEASED, &parameters[..3]).await?;
+        Ok(if known.is_empty() {
+            Answer::Stale
+        } else {
+            Answer::Recorded
+        })
+    }
+
+    async fn rescue(
+        &self,
+        host: HostId,
+        beat: u64,
+        attempts_max: u64,
+    ) -> Result<Answer, StoreError> {
+        let (host, beat, most) = (signed(host.0), signed(beat), signed(attempts_max));
+        let rows = self.query(sql::RESCUE, &[&host, &beat, &most]).await?;
+        let mut leases: Vec<_> = rows.iter().map(lease).collect();
+        leases.sort();
+        Ok(Answer::Rescued(leases))
+    }
+
+    async fn hosts(&self) -> Result<Answer, StoreError> {
+        let rows = self.query(sql::HOSTS, &[]).await?;
+        let hosts = rows.iter().map(|row| {
+            Ok(HostRow {
+                host: HostId(number(row, 0)),
+                beat: number(row, 1),
+                drained: row.get(2),
+                offer: json("hosts", row, 3)?,
+                leases: number(row, 4),
+            })
+        });
+        Ok(Answer::Hosts(hosts.collect::<Result<_, StoreError>>()?))
+    }
+
+    async fn publish(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+    ) -> Result<Answer, StoreError> {
+        let parameters: &[&(dyn ToSql + Sync)] = &[&machine.as_str(), &signed(revision.0)];
+        let rows = self.query(sql::PUBLISH, parameters).await?;
+        let current = rows
+            .first()
+            .map_or(revision, |row| Revision(number(row, 0)));
+        Ok(Answer::Published(current))
+    }
+
+    async fn show(&self, build: BuildId) -> Result<Answer, StoreError> {
+        let rows = self.query(sql::SHOW, &[&signed(build.0)]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Answer::NotFound);
+        };
+        let requirements = serde_json::from_str(row.get(0)).map_err(|error| StoreError::Row {
+            table: "builds",
+            row: signed(build.0),
+            reason: error.to_string(),
+        })?;
+        let host = row.get::<_, Option<i64>>(2);
+        let found = row.get::<_, Option<String>>(3);
+        Ok(Answer::Build(BuildRow {
+            requirements,
+            epoch: Epoch(number(row, 1)),
+            host: host.map(|it| HostId(it.cast_unsigned())),
+            outcome: found.map(|it| outcome(build, &it)).transpose()?,
+        }))
+    }
+}
+
+/// Returns the parameters that name a lease of a host.
+fn key(host: HostId, lease: Lease) -> (i64, i64, i64) {
+    (signed(host.0), signed(lease.build.0), signed(lease.epoch.0))
+}
+
+/// Returns a number for the database. A number beyond its range, which only a lie can have, names nothing.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(-1)
+}
+
+/// Returns a value as JSON. The values have only names as keys, so that this never fails.
+fn text<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,62 @@
+//! Rows of the tables as values.
+
+use config::BuildId;
+use config::task::Outcome;
+use farm_core::messages::Grant;
+use farm_core::{Epoch, Lease, Requirements};
+use serde::de::DeserializeOwned;
+use tokio_postgres::Row;
+
+use crate::StoreError;
+
+/// Returns a number of the database, all of which are positive.
+pub(crate) fn number(row: &Row, column: usize) -> u64 {
+    row.get::<_, i64>(column).cast_unsigned()
+}
+
+/// Reads a column of JSON.
+pub(crate) fn json<T: DeserializeOwned>(
+    table: &'static str,
+    row: &Row,
+    column: usize,
+) -> Result<T, StoreError> {
+    serde_json::from_str(row.get(column)).map_err(|error| StoreError::Row {
+        table,
+        row: row.get(0),
+        reason: error.to_string(),
+    })
+}
+
+/// Reads a column of text that has a grammar.
+pub(crate) fn parsed<T>(table: &'static str, row: i64, text: &str) -> Result<T, StoreError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.parse().map_err(|error: T::Err| StoreError::Row {
+        table,
+        row,
+        reason: error.to_string(),
+    })
+}
+
+/// Reads a lease: id, epoch, requirements, canceled.
+pub(crate) fn grant(row: &Row) -> Result<Grant, StoreError> {
+    Ok(Grant {
+        lease: lease(row),
+        requirements: json::<Requirements>("builds", row, 2)?,
+        canceled: row.get(3),
+    })
+}
+
+/// Reads the name of a lease: id, epoch.
+pub(crate) fn lease(row: &Row) -> Lease {
+    Lease {
+        build: BuildId(number(row, 0)),
+        epoch: Epoch(number(row, 1)),
+    }
+}
+
+/// Reads an outcome.
+pub(crate) fn outcome(build: BuildId, text: &str) -> Result<Outcome, StoreError> {
+    parsed("finished", build.0.cast_signed(), text)
+}

@@ -1,0 +1,91 @@
+//! The tables of a farm.
+
+use pg_schema::Migrations;
+
+/// The scripts that migrate the schema from one version to the next. Append only.
+///
+/// `builds` has only builds without a result, so that a year of results does not slow the queue down.
+/// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
+const SCRIPTS: [&str; 1] = [r#"
+    CREATE TABLE hosts (
+        id bigint PRIMARY KEY,
+        name text COLLATE "C" NOT NULL UNIQUE,
+        key_hash bytea UNIQUE,
+        beat bigint NOT NULL DEFAULT 0,
+        seen timestamptz,
+        drained boolean NOT NULL DEFAULT false,
+        offer text NOT NULL DEFAULT '{}') WITH (fillfactor = 50);
+    CREATE TABLE enrolments (
+        token_hash bytea PRIMARY KEY,
+        name text COLLATE "C" NOT NULL,
+        expires timestamptz NOT NULL);
+    CREATE TABLE machines (
+        name text COLLATE "C" PRIMARY KEY,
+        revision bigint NOT NULL);
+    CREATE SEQUENCE build_ids;
+    CREATE TABLE submissions (
+        key text COLLATE "C" PRIMARY KEY,
+        build bigint NOT NULL,
+        submitted timestamptz NOT NULL DEFAULT now());
+    CREATE TABLE builds (
+        id bigint PRIMARY KEY,
+        submitter text COLLATE "C" NOT NULL,
+        priority integer NOT NULL,
+        machine text COLLATE "C" NOT NULL,
+        requirements text NOT NULL,
+        submitted timestamptz NOT NULL,
+        not_before timestamptz NOT NULL DEFAULT '-infinity',
+        state smallint NOT NULL DEFAULT 0,
+        epoch bigint NOT NULL DEFAULT 0,
+        host bigint,
+        claimed timestamptz,
+        charged_ms bigint NOT NULL DEFAULT 0,
+        losses bigint NOT NULL DEFAULT 0,
+        canceled boolean NOT NULL DEFAULT false,
+        revision bigint NOT NULL DEFAULT 0) WITH (fillfactor = 70);
+    CREATE INDEX builds_queue ON builds (machine, submitter, priority DESC, id) WHERE state = 0;
+    CREATE INDEX builds_leased ON builds (host) WHERE state = 1;
+    CREATE TABLE finished (
+        id bigint NOT NULL,
+        submitter text COLLATE "C" NOT NULL,
+        machine text COLLATE "C" NOT NULL,
+        requirements text NOT NULL,
+        submitted timestamptz NOT NULL,
+        finished timestamptz NOT NULL DEFAULT now(),
+        epoch bigint NOT NULL,
+        host bigint,
+        losses bigint NOT NULL,
+        revision bigint NOT NULL,
+        outcome text NOT NULL,
+        is_reported boolean NOT NULL) PARTITION BY RANGE (finished);
+    CREATE INDEX finished_id ON finished (id);
+    CREATE TABLE finished_default PARTITION OF finished DEFAULT;
+    CREATE TABLE used (
+        submitter text COLLATE "C" NOT NULL,
+        day date NOT NULL,
+        slot smallint NOT NULL,
+        ms bigint NOT NULL,
+        PRIMARY KEY (submitter, day, slot)) WITH (fillfactor = 50);
+"#];
+
+/// The migrations of the farm.
+pub(crate) const MIGRATIONS: Migrations = Migrations {
+    table: "farm_schema",
+    lock: 0x6661_726d,
+    scripts: &SCRIPTS,
+};
+
+/// Creates the partitions of this month and the next two.
+pub(crate) const PARTITIONS: &str = r"
+    DO $$
+    DECLARE
+        first date;
+    BEGIN
+        PERFORM pg_advisory_xact_lock(1717662317);
+        FOR months IN 0..2 LOOP
+            first := date_trunc('month', pg_catalog.now()) + make_interval(months => months);
+            EXECUTE format(
+                'CREATE TABLE IF NOT EXISTS %I PARTITION OF finished FOR VALUES FROM (%L) TO (%L)',
+                'finished_' || to_char(first, 'YYYY_MM'), first, first + interval '1 month');
+        END LOOP;
+    END $$";

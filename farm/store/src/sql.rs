@@ -1,0 +1,232 @@
+//! The statements, all of them constants. Each is a transaction of its own, so that no connection ever
+//! idles within one.
+
+/// Reads the build of an idempotency key.
+pub(crate) const SUBMITTED: &str = "SELECT build FROM submissions WHERE key = $1";
+
+/// Adds a build, unless its idempotency key is known.
+pub(crate) const SUBMIT: &str = "
+    WITH added AS (
+        INSERT INTO submissions (key, build) VALUES ($1, nextval('build_ids'))
+        ON CONFLICT DO NOTHING RETURNING build)
+    INSERT INTO builds (id, submitter, priority, machine, requirements, submitted)
+    SELECT build, $2, $3, $4, $5, now() FROM added RETURNING id";
+
+/// Finishes a build that waits as `abort`.
+pub(crate) const CANCEL_QUEUED: &str = "
+    WITH gone AS (DELETE FROM builds WHERE id = $1 AND state = 0 RETURNING *)
+    INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
+        revision, outcome, is_reported)
+    SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, 'abort', false
+    FROM gone";
+
+/// Marks a build with a lease as canceled.
+pub(crate) const CANCEL_LEASED: &str =
+    "UPDATE builds SET canceled = true WHERE id = $1 AND state = 1";
+
+/// Reads the outcome of a build.
+pub(crate) const OUTCOME: &str = "SELECT outcome FROM finished WHERE id = $1";
+
+/// Raises the beat of a host. Its leases are read by the next statement: a snapshot that was taken before
+/// the beat changed could have leases that another coordinator has taken since.
+pub(crate) const BEAT: &str = "
+    UPDATE hosts SET beat = beat + 1, seen = now(), offer = $2 WHERE id = $1 RETURNING beat, drained";
+
+/// Reads the leases of a host.
+pub(crate) const LEASES: &str = "
+    SELECT id, epoch, requirements, canceled FROM builds
+    WHERE host = $1 AND state = 1 ORDER BY id";
+
+/// Reads the published revisions of machines.
+pub(crate) const REVISIONS: &str = "SELECT name, revision FROM machines WHERE name = ANY($1)";
+
+/// Reads the first builds of each submitter and machine. The recursion jumps from one submitter to the
+/// next, so that a long queue of one costs nothing.
+pub(crate) const CANDIDATES: &str = "
+    WITH RECURSIVE lanes AS (
+        SELECT wanted.machine, first.submitter
+        FROM unnest($1::text[]) AS wanted (machine), LATERAL (
+            SELECT submitter FROM builds
+            WHERE state = 0 AND machine = wanted.machine ORDER BY submitter LIMIT 1) AS first
+        UNION ALL
+        SELECT lanes.machine, next.submitter
+        FROM lanes, LATERAL (
+            SELECT submitter FROM builds
+            WHERE state = 0 AND machine = lanes.machine AND submitter > lanes.submitter
+            ORDER BY submitter LIMIT 1) AS next)
+    SELECT found.id, found.epoch, lanes.submitter, found.priority, found.requirements,
+        greatest(0, (extract(epoch FROM now() - found.submitted) * 1000)::bigint)
+    FROM lanes, LATERAL (
+        SELECT id, epoch, priority, requirements, submitted FROM builds
+        WHERE state = 0 AND machine = lanes.machine AND submitter = lanes.submitter
+            AND (not_before <= now() OR not_before > now() + interval '64 s')
+        ORDER BY priority DESC, id LIMIT $2) AS found";
+
+/// Reads the use of submitters on the last days.
+pub(crate) const USED: &str = "
+    SELECT submitter, (now() AT TIME ZONE 'UTC')::date - day, sum(ms)::bigint FROM used
+    WHERE submitter = ANY($1) AND day > (now() AT TIME ZONE 'UTC')::date - 7
+    GROUP BY submitter, day";
+
+/// Claims builds for a host whose beat has not changed, and charges their submitters.
+pub(crate) const CLAIM: &str = "
+    WITH beat AS (
+        UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 AND NOT drained RETURNING id),
+    wanted AS (
+        SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+            AS pick (id, epoch, revision, charge_ms)),
+    unlocked AS (
+        SELECT id FROM builds WHERE id = ANY($3) AND EXISTS (SELECT FROM beat)
+        ORDER BY id FOR UPDATE SKIP LOCKED),
+    claimed AS (
+        UPDATE builds SET state = 1, epoch = builds.epoch + 1, host = $1, claimed = now(),
+            revision = wanted.revision, charged_ms = wanted.charge_ms
+        FROM wanted JOIN unlocked USING (id)
+        WHERE builds.id = wanted.id AND builds.epoch = wanted.epoch AND state = 0
+            AND (not_before <= now() OR not_before > now() + interval '64 s')
+            AND wanted.revision >= coalesce(
+                (SELECT revision FROM machines WHERE name = builds.machine), 0)
+        RETURNING builds.id, builds.epoch, requirements, canceled, submitter, builds.charged_ms),
+    charged AS (
+        INSERT INTO used (submitter, day, slot, ms)
+        SELECT submitter, (now() AT TIME ZONE 'UTC')::date, $1 % 16, sum(charged_ms)
+        FROM claimed GROUP BY submitter ORDER BY submitter
+        ON CONFLICT (submitter, day, slot) DO UPDATE SET ms = used.ms + excluded.ms)
+    SELECT id, epoch, requirements, canceled FROM claimed
+    UNION ALL SELECT NULL, NULL, NULL, NULL WHERE NOT EXISTS (SELECT FROM hosts WHERE id = $1)";
+
+/// Records a result, if its lease is the newest of the build and belongs to the host.
+pub(crate) const FINISH: &str = "
+    WITH gone AS (
+        DELETE FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 RETURNING *),
+    charged AS (
+        INSERT INTO used (submitter, day, slot, ms)
+        SELECT submitter, (now() AT TIME ZONE 'UTC')::date, $1 % 16,
+            greatest(0, (extract(epoch FROM now() - claimed) * 1000)::bigint) - charged_ms
+        FROM gone WHERE state = 1
+        ON CONFLICT (submitter, day, slot) DO UPDATE SET ms = used.ms + excluded.ms)
+    INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
+        revision, outcome, is_reported)
+    SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, $4, true
+    FROM gone";
+
+/// Reads if the result of a lease is recorded.
+pub(crate) const IS_FINISHED: &str = "
+    SELECT FROM finished WHERE id = $2 AND epoch = $3 AND host = $1 AND is_reported";
+
+/// Reads if a lease was given back already.
+pub(crate) const IS_RELEASED: &str = "
+    SELECT FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 0";
+
+/// Takes one lease from a host.
+pub(crate) const RELEASE: &str = "
+    WITH lost AS (
+        SELECT id FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE),
+    back AS (
+        UPDATE builds SET state = 0, losses = losses + 1,
+            not_before = now() + interval '1 s' * power(2, least(losses, 6))
+        WHERE id IN (SELECT id FROM lost) AND NOT canceled AND losses + 1 < $4
+        RETURNING id, epoch),
+    gone AS (
+        DELETE FROM builds
+        WHERE id IN (SELECT id FROM lost) AND (canceled OR losses + 1 >= $4) RETURNING *),
+    kept AS (
+        INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
+            revision, outcome, is_reported)
+        SELECT id, submitter, machine, requirements, submitted, epoch, host, losses + 1, revision,
+            CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false
+        FROM gone)
+    SELECT id, epoch FROM back UNION ALL SELECT id, epoch FROM gone";
+
+/// Takes all leases from a host whose beat has not changed.
+pub(crate) const RESCUE: &str = "
+    WITH beat AS (
+        UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 RETURNING id),
+    lost AS (
+        SELECT id FROM builds
+        WHERE host = $1 AND state = 1 AND EXISTS (SELECT FROM beat) ORDER BY id FOR UPDATE),
+    back AS (
+        UPDATE builds SET state = 0, losses = losses + 1,
+            not_before = now() + interval '1 s' * power(2, least(losses, 6))
+        WHERE id IN (SELECT id FROM lost) AND NOT canceled AND losses + 1 < $3
+        RETURNING id, epoch),
+    gone AS (
+        DELETE FROM builds
+        WHERE id IN (SELECT id FROM lost) AND (canceled OR losses + 1 >= $3) RETURNING *),
+    kept AS (
+        INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
+            revision, outcome, is_reported)
+        SELECT id, submitter, machine, requirements, submitted, epoch, host, losses + 1, revision,
+            CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false
+        FROM gone)
+    SELECT id, epoch FROM back UNION ALL SELECT id, epoch FROM gone";
+
+/// Reads all hosts.
+pub(crate) const HOSTS: &str = "
+    SELECT id, beat, drained, offer,
+        (SELECT count(*) FROM builds WHERE host = hosts.id AND state = 1)
+    FROM hosts ORDER BY id";
+
+/// Makes a revision current, if it is newer.
+pub(crate) const PUBLISH: &str = "
+    INSERT INTO machines VALUES ($1, $2)
+    ON CONFLICT (name) DO UPDATE SET revision = greatest(machines.revision, excluded.revision)
+    RETURNING revision";
+
+/// Sets or resets the drain of a host.
+pub(crate) const DRAIN: &str = "UPDATE hosts SET drained = $2 WHERE id = $1";
+
+/// Reads a build.
+pub(crate) const SHOW: &str = "
+    SELECT requirements, epoch, CASE WHEN state = 1 THEN host END, NULL AS outcome
+    FROM builds WHERE id = $1
+    UNION ALL
+    SELECT requirements, epoch, NULL, outcome FROM finished WHERE id = $1";
+
+/// Adds a host.
+pub(crate) const ENROL: &str = "
+    WITH token AS (
+        DELETE FROM enrolments WHERE token_hash = $1 AND expires > now() RETURNING name)
+    INSERT INTO hosts (id, name, key_hash)
+    SELECT coalesce((SELECT max(id) FROM hosts), 0) + 1, name, $2 FROM token
+    ON CONFLICT (name) DO UPDATE SET key_hash = excluded.key_hash
+    RETURNING id";
+
+/// Reads the host of a key.
+pub(crate) const HOST_OF_KEY: &str = "SELECT id, name FROM hosts WHERE key_hash = $1";
+
+/// Permits one enrolment.
+pub(crate) const INVITE: &str = "
+    INSERT INTO enrolments VALUES ($1, $2, now() + interval '1 s' * $3)";
+
+/// Takes the key of a host away.
+pub(crate) const REVOKE: &str = "UPDATE hosts SET key_hash = NULL WHERE name = $1";
+
+/// All statements.
+pub const ALL: [(&str, &str); 25] = [
+    ("submitted", SUBMITTED),
+    ("submit", SUBMIT),
+    ("cancel_queued", CANCEL_QUEUED),
+    ("cancel_leased", CANCEL_LEASED),
+    ("outcome", OUTCOME),
+    ("beat", BEAT),
+    ("leases", LEASES),
+    ("revisions", REVISIONS),
+    ("candidates", CANDIDATES),
+    ("used", USED),
+    ("claim", CLAIM),
+    ("finish", FINISH),
+    ("is_finished", IS_FINISHED),
+    ("is_released", IS_RELEASED),
+    ("release", RELEASE),
+    ("rescue", RESCUE),
+    ("hosts", HOSTS),
+    ("publish", PUBLISH),
+    ("drain", DRAIN),
+    ("show", SHOW),
+    ("enrol", ENROL),
+    ("host_of_key", HOST_OF_KEY),
+    ("invite", INVITE),
+    ("revoke", REVOKE),
+    ("partitions", crate::schema::PARTITIONS),
+];

@@ -1,0 +1,6 @@
+//! The store of a farm on PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "a failure fails the test")]
+
+mod contract;
+mod harness;
+mod statements;
