@@ -27,6 +27,7 @@ mod consoles;
 mod containers;
 mod content_manifests;
 mod content_records;
+mod controller_kills;
 mod controllers;
 mod disk_pressure;
 mod doctor;

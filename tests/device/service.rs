@@ -63,7 +63,7 @@ fn the_service_manager_is_told_the_state_of_the_agent() {
             .to_owned()
     };
     let mut host = AgentHost::new("");
-    host.start_with("NOTIFY_SOCKET", &path);
+    host.start_in_environment(&[("NOTIFY_SOCKET", path.as_os_str())]);
     let mut told = vec![receive(), receive()];
     told.sort();
     assert_eq!(told, ["READY=1", "WATCHDOG=1"]);

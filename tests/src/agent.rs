@@ -1,6 +1,7 @@
 //! A build host with a running agent, the real machine and toolchain of the demo, and
 //! `machinectl` as its client.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -280,11 +281,11 @@ impl AgentHost {
         self.wait_for_agent(agent);
     }
 
-    /// Starts the agent with a variable in its environment, and waits until it answers.
-    pub fn start_with(&mut self, variable: &str, value: &Path) {
+    /// Starts the agent with variables in its environment, and waits until it answers.
+    pub fn start_in_environment(&mut self, variables: &[(&str, &OsStr)]) {
         let mut command = self.command();
-        let agent = command.env(variable, value).spawn().expect("the agent");
-        self.wait_for_agent(agent);
+        let agent = command.envs(variables.iter().copied()).spawn();
+        self.wait_for_agent(agent.expect("the agent"));
     }
 
     /// Starts the agent in a network that stands in for the host's, and waits until it answers.

@@ -199,6 +199,24 @@ impl TestController {
         });
     }
 
+    /// Ends the sessions without a result, and hands out their tasks again. Returns their number.
+    pub fn expire(&self) -> usize {
+        let mut state = self.state();
+        let open = state
+            .sessions
+            .iter()
+            .filter(|(_, it)| it.accepted.is_empty());
+        let open: Vec<_> = open
+            .map(|(name, it)| (name.clone(), it.task.clone()))
+            .collect();
+        let expired = open.len();
+        for (name, task) in open {
+            state.sessions.remove(&name);
+            state.tasks.push_back(task);
+        }
+        expired
+    }
+
     /// Lets the coming requests of a kind misbehave, each in one of these ways.
     pub fn misbehave(&self, kind: RequestKind, ways: &[Misbehavior]) {
         let mut state = self.state();

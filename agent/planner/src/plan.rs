@@ -12,6 +12,7 @@ mod start;
 mod trials;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 pub use forecast::{FORECAST_MAX, PlannedStart};
 
@@ -48,8 +49,9 @@ pub struct QueuedBuild {
     pub resources: Resources,
     /// The time of its submission.
     pub since: Timestamp,
-    /// The end of its backoff after a failure of the host.
-    pub not_before: Option<Timestamp>,
+    /// The time of its backoff after a failure of the host. A clock that is set back behind its start
+    /// ends it: nothing else says how much of it is left.
+    pub backoff: Option<Range<Timestamp>>,
     /// The builds that must succeed before it starts.
     pub after: Vec<BuildId>,
     /// The recorded reason for which it waits.
@@ -59,8 +61,20 @@ pub struct QueuedBuild {
     pub may_be_on_trial: bool,
 }
 
+impl QueuedBuild {
+    /// Returns true if the build waits for the end of its backoff.
+    pub(crate) fn is_backing_off(&self, now: Timestamp) -> bool {
+        self.backoff.as_ref().is_some_and(|it| it.contains(&now))
+    }
+}
+
 impl From<Build> for QueuedBuild {
     fn from(build: Build) -> Self {
+        let began = build
+            .phases
+            .last()
+            .map_or(build.submitted, |phase| phase.at);
+        let backoff = build.not_before.map(|end| began..end);
         Self {
             id: build.id,
             key: ImageKey::of(&build),
@@ -69,7 +83,7 @@ impl From<Build> for QueuedBuild {
             priority: build.priority,
             resources: build.resources,
             since: build.submitted,
-            not_before: build.not_before,
+            backoff,
             after: build.after,
             message: build.message,
         }

@@ -173,8 +173,9 @@ impl Observed {
     pub fn wake_at(&self) -> Option<Timestamp> {
         self.queue
             .iter()
-            .filter_map(|queued| queued.not_before)
-            .filter(|time| *time > self.now)
+            .filter(|queued| queued.is_backing_off(self.now))
+            .filter_map(|queued| queued.backoff.as_ref())
+            .map(|backoff| backoff.end)
             .min()
     }
 
@@ -216,7 +217,7 @@ impl Observed {
         if let Some(readiness) = self.dependencies_of(queued) {
             return readiness;
         }
-        if queued.not_before.is_some_and(|time| time > self.now) {
+        if queued.is_backing_off(self.now) {
             return BuildReadiness::BackingOff;
         }
         let reason = if let Some(drained) = &self.drained {

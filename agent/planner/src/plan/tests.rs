@@ -131,7 +131,7 @@ pub(super) fn queued(id: u64, machine: &str) -> QueuedBuild {
         priority: Priority(0),
         resources: Resources::default(),
         since: Timestamp::UNIX_EPOCH,
-        not_before: None,
+        backoff: None,
         after: Vec::new(),
         message: String::new(),
         may_be_on_trial: true,
@@ -350,7 +350,7 @@ fn a_build_waits_for_the_end_of_its_backoff_and_the_loop_wakes_then() {
     let mut observed = bootstrapped_machines(&["linux"]);
     let second = |second| Timestamp::from_second(second).unwrap();
     observed.queue = vec![queued(1, "linux")];
-    observed.queue[0].not_before = Some(second(10));
+    observed.queue[0].backoff = Some(second(5)..second(10));
     observed.now = second(9);
     assert_eq!(
         (observed.plan(), observed.wake_at()),
@@ -359,6 +359,26 @@ fn a_build_waits_for_the_end_of_its_backoff_and_the_loop_wakes_then() {
     observed.now = second(10);
     assert_eq!(builds(&observed.plan()), [1]);
     assert_eq!(observed.wake_at(), None);
+}
+
+#[test]
+fn a_clock_that_is_set_back_ends_a_backoff() {
+    let second = |second| Timestamp::from_second(second).unwrap();
+    let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+    let (name, submitter) = (toolchain("default"), Submitter::root());
+    let mut failed = Build::new(
+        BuildId(1),
+        request,
+        name,
+        digest('0'),
+        submitter,
+        second(100),
+    );
+    assert_eq!(QueuedBuild::from(failed.clone()).backoff, None);
+    failed.not_before = Some(second(130));
+    let queued = QueuedBuild::from(failed);
+    assert!(queued.is_backing_off(second(100)) && queued.is_backing_off(second(129)));
+    assert!(!queued.is_backing_off(second(130)) && !queued.is_backing_off(second(99)));
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn dependencies_backoff_and_missing_images_are_waited_for() {
     observed.queue[0].after = vec![BuildId(1)];
     let pending = (BuildId(1), DependencyState::Pending);
     observed.dependencies = [pending].into();
-    observed.queue[1].not_before = Some(at(20));
+    observed.queue[1].backoff = Some(at(0)..at(20));
     let located = machine("new");
     observed.machines.insert("new".parse().unwrap(), located);
     observed.queue[2].key = key_of("new");

@@ -250,7 +250,7 @@ fn queued(id: u64) -> QueuedBuild {
         submitter: config::builds::Submitter::root(),
         priority: config::builds::Priority(0),
         since: Timestamp::UNIX_EPOCH,
-        not_before: None,
+        backoff: None,
         after: Vec::new(),
         message: String::new(),
         resources: config::builds::Resources::default(),
