@@ -6,6 +6,7 @@ mod access;
 mod bbot_worker;
 mod bitbake_checkout;
 mod bitbake_toolchain;
+mod browser;
 mod caches;
 mod commands;
 mod connections;

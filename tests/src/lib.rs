@@ -36,6 +36,7 @@ pub mod special_files;
 pub mod ssh;
 pub mod terminal;
 pub mod transfers;
+pub mod web_demo;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

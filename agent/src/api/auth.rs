@@ -200,7 +200,7 @@ const SUBMIT_ROUTES: [(Method, &str); 11] = [
 ];
 
 /// Returns the scope that a route needs; [`Scope::Admin`] unless it is known to need less.
-fn required_scope(method: &Method, path: &str) -> Scope {
+pub(super) fn required_scope(method: &Method, path: &str) -> Scope {
     let is_this = |(known, route): &(Method, &str)| known == method && *route == path;
     match *method {
         Method::GET | Method::HEAD => Scope::Read,

@@ -61,7 +61,7 @@ pub(super) async fn show(
 
 /// Adds what only the table of jobs knows: the number of running debug sessions of each build,
 /// and why the outcome of a build is not stored.
-fn add_jobs(agent: &AgentState, builds: &mut [Build]) {
+pub(super) fn add_jobs(agent: &AgentState, builds: &mut [Build]) {
     let jobs = agent.jobs.running();
     for build in builds {
         let sessions = jobs.debug_sessions.keys();
@@ -93,6 +93,16 @@ pub(super) async fn submit(
 ) -> Result<(StatusCode, Json<Build>), ApiError> {
     let Json(request) = request?;
     let once = idempotency_key(&headers, &request)?;
+    answer(submit_request(&agent, &caller, request, once).await?)
+}
+
+/// Checks and submits a request.
+pub(super) async fn submit_request(
+    agent: &Arc<AgentState>,
+    caller: &Caller,
+    request: Request,
+    once: Option<IdempotencyKey>,
+) -> Result<Submission, ApiError> {
     let submitter = caller.submitter_of(&request)?;
     // A repetition gets the same answer, whatever has changed since.
     if let Some(once) = &once {
@@ -100,21 +110,21 @@ pub(super) async fn submit(
             .records
             .find_replay(once, &submitter, Timestamp::now());
         if let Some(before) = before.await? {
-            return answer(before.into());
+            return Ok(before.into());
         }
     }
     if agent.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
     check::check_form(&request)?;
-    let toolchain = check::resolve_toolchain(&agent, &request).await?;
+    let toolchain = check::resolve_toolchain(agent, &request).await?;
     // Under the lock no source is deleted between the check and the record that names it,
     // and the second of two equal concurrent requests finds the first.
     let _queue = agent.queue.lock().await;
-    check::check_sources(&agent, &request).await?;
-    check::check_dependencies(&agent, &request).await?;
-    check::check_secrets(&agent, &request, &submitter).await?;
-    answer(submission::submit(&agent, request, toolchain, submitter, once).await?)
+    check::check_sources(agent, &request).await?;
+    check::check_dependencies(agent, &request).await?;
+    check::check_secrets(agent, &request, &submitter).await?;
+    Ok(submission::submit(agent, request, toolchain, submitter, once).await?)
 }
 
 fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), ApiError> {

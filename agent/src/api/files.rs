@@ -35,7 +35,7 @@ use state::AgentState;
 use state::paths::{ARTIFACTS, CONSOLE, LOG_TIMES, attempt_directory, attempts, log_in};
 
 /// The interval at which a followed log is read.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 /// The media type of an envelope.
 const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
 /// The size of a piece of a file that is sent.
@@ -178,7 +178,7 @@ pub(super) async fn log_times(
 }
 
 /// Returns the directory with the log of an attempt, the last one if `attempt` is `None`.
-async fn log_directory(
+pub(super) async fn log_directory(
     agent: &AgentState,
     id: BuildId,
     attempt: Option<u32>,
@@ -265,7 +265,7 @@ async fn send_log(
 }
 
 /// Returns true if the log of an attempt is complete; without a number, that of the whole build.
-fn is_over(build: &Build, attempt: Option<u32>) -> bool {
+pub(super) fn is_over(build: &Build, attempt: Option<u32>) -> bool {
     let has_ended = |attempt: u32| match build.attempts.cmp(&attempt) {
         // An interrupted attempt is not counted, and is repeated under its number.
         Ordering::Less => false,

@@ -1,31 +1,40 @@
 //! The web pages: routes, and the rights of their readers. The pages themselves are in the crate
 //! `web`; the files here gather what they show.
 
+mod actions;
 mod answer;
+mod builds;
+mod log;
+mod log_file;
 mod login;
 mod overview;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, MatchedPath, Path, Request, State};
 use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use config::settings::WebMode;
 use web::{Frame, Section, Viewer, asset};
 
-use super::auth::{Auth, Caller, Peer};
+use super::auth::{Auth, Caller, Peer, required_scope};
 use super::error::ApiError;
-use super::events;
 use super::sign_in::see_other;
+use super::{events, files};
 use answer::error_page;
+use log_file::LogFiles;
 use state::AgentState;
+use tracing::info;
 
 /// The policy of the pages: everything comes from this server, and nothing is inline.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
     connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The interval at which a browser without scripts reads a page again.
+const REFRESH_SECONDS: u32 = 10;
 
 /// The state of the check of rights.
 struct Access {
@@ -45,10 +54,28 @@ pub(super) fn routes(agent: &Arc<AgentState>, auth: &Arc<Auth>) -> Router<Arc<Ag
         auth: Arc::clone(auth),
         mode,
     };
+    let logs = Arc::new(LogFiles::default());
     let pages = Router::new()
         .route("/", get(overview::show))
-        .route("/events", get(events::stream));
+        .route("/events", get(events::stream))
+        .route("/builds", get(builds::list))
+        .route("/builds/{id}", get(builds::show))
+        .route("/builds/{id}/log", get(log::show))
+        .route("/builds/{id}/log/lines", get(log::lines))
+        .route("/builds/{id}/log/stream", get(log::stream))
+        .route("/builds/{id}/log.txt", get(files::log))
+        .route("/builds/{id}/artifacts/{name}", get(files::artifact))
+        .route("/builds/{id}/provenance.json", get(files::provenance))
+        .route(
+            "/builds/{id}/provenance.intoto.jsonl",
+            get(files::signed_provenance),
+        )
+        .route("/builds/{id}/rebuild", post(actions::rebuild))
+        .route("/builds/{id}/cancel", post(actions::cancel))
+        .route("/builds/{id}/resume", post(actions::resume))
+        .route("/builds/{id}/release", post(actions::release));
     pages
+        .layer(Extension(logs))
         .route_layer(middleware::from_fn_with_state(Arc::new(access), admit))
         .merge(login::routes())
         .route("/static/{name}", get(file))
@@ -60,6 +87,7 @@ pub(super) fn routes(agent: &Arc<AgentState>, auth: &Arc<Auth>) -> Router<Arc<Ag
 async fn admit(
     State(access): State<Arc<Access>>,
     Extension(peer): Extension<Peer>,
+    path: MatchedPath,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -83,12 +111,13 @@ async fn admit(
             _ => refuse(ApiError::missing_token()),
         };
     }
-    if !reads && !viewer.may_submit() {
-        return error_page(
-            &access.agent,
-            viewer,
-            ApiError::forbidden("this action needs the scope submit"),
-        );
+    let required = required_scope(request.method(), &api_route(path.as_str()));
+    if !reads && viewer.scope < Some(required) {
+        let error = format!("this action needs the scope {required}");
+        return error_page(&access.agent, viewer, ApiError::forbidden(error));
+    }
+    if let (false, Some(caller)) = (reads, &caller) {
+        info!(by = %caller.submitter, path = request.uri().path(), "action of a page authorized");
     }
     request.extensions_mut().insert(viewer);
     if let Some(caller) = caller {
@@ -102,6 +131,14 @@ fn login_path(page: &Uri) -> String {
     let next = page.path_and_query().map_or("/", |it| it.as_str());
     let query = serde_urlencoded::to_string([("next", next)]);
     format!("/login?{}", query.unwrap_or_default())
+}
+
+/// Returns the route of the API with the rights of an action of a page.
+fn api_route(path: &str) -> String {
+    match path {
+        "/builds/{id}/rebuild" => "/api/v1/builds".to_owned(),
+        path => format!("/api/v1{path}"),
+    }
 }
 
 /// Returns the reader of a page.

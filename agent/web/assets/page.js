@@ -1,9 +1,8 @@
-// Keeps a page current. Sections with `data-live` are read again after each event, at most once a
-// second; nothing is drawn here. Pages are complete without this script.
+// Reads sections with `data-live` again after events, at most once a second.
 (() => {
   const sections = () => document.querySelectorAll("[data-live]");
   const live = document.getElementById("live");
-  const show = (word) => { live.hidden = false; live.className = "live " + word; live.textContent = word; };
+  const show = (word) => { live.hidden = false; live.className = "live " + (live.textContent = word); };
 
   const rough = (s) => s < 90 ? s + " s" : s < 5400 ? Math.round(s / 60) + " min"
     : s < 129600 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " d";
@@ -15,18 +14,17 @@
 
   let waits = false, dirty = false;
   const read = async () => {
-    const answer = await fetch(location.href);
+    const answer = await fetch(location);
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     sections().forEach((old) => {
-      const now = fresh.getElementById(old.id);
-      const at = document.activeElement;
-      if (!now || now.innerHTML === old.innerHTML || (old.contains(at) && at.matches("input, select, textarea"))) return;
-      const open = [...old.querySelectorAll("details")].map((it) => it.open);
-      const place = old.contains(at) ? [...old.querySelectorAll("a, button, summary")].indexOf(at) : -1;
+      const now = fresh.getElementById(old.id), at = document.activeElement;
+      if (!now || now.innerHTML === old.innerHTML || (old.contains(at) && at.matches("input, select"))) return;
+      if (old.querySelector("details[open]")) return;
+      const stops = () => [...old.querySelectorAll("a, button, summary")];
+      const place = stops().indexOf(at);
       old.replaceChildren(...now.childNodes);
-      old.querySelectorAll("details").forEach((it, n) => { if (open[n]) it.open = true; });
-      if (place >= 0) old.querySelectorAll("a, button, summary")[place]?.focus();
+      if (place >= 0) stops()[place]?.focus();
     });
     document.title = fresh.title;
   };

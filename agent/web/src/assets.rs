@@ -17,7 +17,7 @@ pub struct Asset {
 }
 
 /// The files: name, extension, media type and content.
-const FILES: [(&str, &str, &str, &[u8]); 3] = [
+const FILES: [(&str, &str, &str, &[u8]); 4] = [
     (
         "page",
         "css",
@@ -29,6 +29,12 @@ const FILES: [(&str, &str, &str, &[u8]); 3] = [
         "js",
         "text/javascript; charset=utf-8",
         include_bytes!("../assets/page.js"),
+    ),
+    (
+        "log",
+        "js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../assets/log.js"),
     ),
     (
         "icon",

@@ -4,7 +4,12 @@
 //! agent gathers what a page shows, and answers with [`askama::Template::render`].
 
 mod assets;
+mod build;
+mod builds;
+mod filter;
 mod frame;
+mod log;
+mod log_view;
 mod login;
 mod marks;
 mod message;
@@ -14,7 +19,12 @@ mod words;
 pub use askama::Template;
 
 pub use assets::{Asset, asset};
+pub use build::BuildPage;
+pub use builds::Builds;
+pub use filter::Filter;
 pub use frame::{Frame, Section, Viewer};
+pub use log::{LineIndex, LogLine, LogWindow, Matches, Needle, WindowOptions};
+pub use log_view::{Found, LogPage, LogView, WINDOW_LINES};
 pub use login::{Login, LoginLink};
 pub use message::Message;
 pub use overview::{Overview, RunningBuild};

@@ -46,7 +46,7 @@ impl RunningBuild {
     }
 
     /// Returns the finished share in percent: of its tasks, or else of the expected time.
-    fn percent(&self, now: Timestamp) -> Option<u64> {
+    pub(crate) fn percent(&self, now: Timestamp) -> Option<u64> {
         let task = self.progress.task;
         if task.total > 0 {
             return Some(u64::from(task.done.min(task.total)) * 100 / u64::from(task.total));
@@ -56,7 +56,7 @@ impl RunningBuild {
     }
 
     /// Returns the words for its progress: the step with its count.
-    fn step(&self) -> String {
+    pub(crate) fn step(&self) -> String {
         let Progress {
             clone, parse, task, ..
         } = self.progress;
@@ -75,7 +75,7 @@ impl RunningBuild {
     }
 
     /// Returns the elapsed and the expected time.
-    fn time(&self, now: Timestamp) -> String {
+    pub(crate) fn time(&self, now: Timestamp) -> String {
         let elapsed = clock(self.elapsed(now));
         match self.expected_seconds {
             Some(expected) => format!("{elapsed} of ~{}", clock(expected)),
@@ -91,16 +91,9 @@ impl Overview {
 
     /// Returns the words for the start of a waiting build.
     fn start(&self, forecast: Option<&Forecast>) -> String {
-        let Some(forecast) = forecast else {
-            return String::new();
-        };
-        let wait = forecast.start.duration_since(self.queue.at).as_secs();
-        match &forecast.unknown {
-            Some(job) if wait <= 0 => format!("after {job}"),
-            Some(job) => format!("not before {}, after {job}", distance(-wait)),
-            None if wait <= 0 => "starts now".to_owned(),
-            None => format!("starts in ~{}", rough(wait.unsigned_abs())),
-        }
+        forecast
+            .map(|forecast| start(forecast, self.queue.at))
+            .unwrap_or_default()
     }
 
     /// Returns the use of the host: processors, memory and space.
@@ -167,5 +160,16 @@ impl Overview {
     /// Returns true if the host has nothing to show yet.
     fn is_new(&self) -> bool {
         self.running.is_empty() && self.queue.waiting.is_empty() && self.finished.is_empty()
+    }
+}
+
+/// Returns the words for the forecast of a start.
+pub(crate) fn start(forecast: &Forecast, now: Timestamp) -> String {
+    let wait = forecast.start.duration_since(now).as_secs();
+    match &forecast.unknown {
+        Some(job) if wait <= 0 => format!("starts after {job}"),
+        Some(job) => format!("starts not before {}, after {job}", distance(-wait)),
+        None if wait <= 0 => "starts now".to_owned(),
+        None => format!("starts in ~{}", rough(wait.unsigned_abs())),
     }
 }

@@ -94,6 +94,19 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// Returns a number with separators between its thousands: `1 300 000`, with narrow spaces.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Returns a number with its noun: `1 build`, `2 builds`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     match number {
@@ -142,5 +155,7 @@ mod tests {
             "16384 PiB",
         ];
         assert_eq!(sizes, expected);
+        assert_eq!(grouped(1_300_000), "1\u{202f}300\u{202f}000");
+        assert_eq!(grouped(100), "100");
     }
 }

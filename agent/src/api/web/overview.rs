@@ -12,15 +12,13 @@ use web::{Overview, RunningBuild, Section, Viewer};
 use super::super::error::ApiError;
 use super::super::queue;
 use super::answer::{error_page, page};
-use super::frame;
+use super::{REFRESH_SECONDS, frame};
 use state::AgentState;
 
 /// The number of builds in the list of those that finished last.
 const FINISHED: u32 = 12;
 /// The number of failing packages.
 const FAILING: usize = 20;
-/// The interval at which a browser without scripts reads the page again.
-const REFRESH_SECONDS: u32 = 10;
 
 pub(super) async fn show(
     State(agent): State<Arc<AgentState>>,

@@ -1,0 +1,151 @@
+// Tests of the pages in a browser: `node pages.mjs [NAME]` runs all tests, or one.
+import assert from "node:assert/strict";
+import { Demo, accessibility, browser, tab } from "./browser.mjs";
+
+const ADMIN = { extraHTTPHeaders: { Authorization: "Bearer admin-token" } };
+const PAGES = (demo) => ["/", "/builds", "/builds?machine=linux&outcome=error", "/builds/120", "/builds/116",
+  `/builds/${demo.running}`, "/builds/116/log?find=warning", "/builds/9999"];
+
+/** Waits until a condition on the page is true. */
+const until = (page, what, value) => page.waitForFunction(what, value, { timeout: 20000 });
+
+const tests = {
+  async "pages have no violations, errors or overflow in both schemes and widths"(demo, chromium) {
+    for (const colorScheme of ["light", "dark"]) {
+      for (const width of [1280, 360]) {
+        const options = { ...ADMIN, colorScheme, viewport: { width, height: 800 } };
+        const plain = await tab(chromium, options);
+        const checked = await tab(chromium, { ...options, bypassCSP: true });
+        for (const path of PAGES(demo)) {
+          const where = `${path} ${colorScheme} ${width}`;
+          await checked.page.goto(demo.url + path);
+          assert.deepEqual(await accessibility(checked.page), [], where);
+          await plain.page.goto(demo.url + path);
+          const extra = await plain.page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+          assert.ok(extra <= 0, `${where}: ${extra} pixels too wide`);
+        }
+        const faults = plain.faults.filter((it) => !it.includes("404"));
+        assert.deepEqual(faults, []);
+        await plain.context.close();
+        await checked.context.close();
+      }
+    }
+  },
+
+  async "pages work without scripts"(demo, chromium) {
+    const { page, context } = await tab(chromium, { ...ADMIN, javaScriptEnabled: false });
+    await page.goto(demo.url);
+    assert.equal(await page.locator("#running li").count(), 3);
+    await page.getByRole("link", { name: "Builds", exact: true }).click();
+    await page.getByLabel("Package").fill("zlib");
+    await page.getByRole("button", { name: "Show" }).click();
+    assert.match(page.url(), /package=zlib/);
+    const targets = await page.locator(".builds .target").allTextContents();
+    assert.ok(targets.length > 5 && targets.every((it) => it === "zlib"), targets.join());
+    await page.goto(`${demo.url}/builds/116/log?line=1`);
+    await page.getByRole("link", { name: "End" }).click();
+    assert.equal(await page.locator(".log li").last().isVisible(), true);
+    await context.close();
+  },
+
+  async "the keyboard skips the navigation"(demo, chromium) {
+    const { page, context } = await tab(chromium, ADMIN);
+    await page.goto(demo.url);
+    await page.keyboard.press("Tab");
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to content");
+    await page.keyboard.press("Enter");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "content");
+    await context.close();
+  },
+
+  async "a log is searched, and read on when it is scrolled"(demo, chromium) {
+    const { page, context, faults } = await tab(chromium, ADMIN);
+    await page.goto(`${demo.url}/builds/116/log`);
+    await page.getByLabel("Search").fill("WARNING");
+    await page.getByRole("button", { name: "Show" }).click();
+    assert.match(await page.locator(".found").textContent(), /^0 lines/);
+    await page.getByLabel("Search").fill("warning");
+    await page.getByRole("button", { name: "Show" }).click();
+    assert.match(await page.locator(".found").textContent(), /1 of \d+ lines/);
+    const first = await page.locator(".log .here").getAttribute("id");
+    await page.getByRole("link", { name: "Next", exact: true }).click();
+    const second = await page.locator(".log .here").getAttribute("id");
+    assert.notEqual(first, second);
+    assert.ok(await page.locator(".log .here mark").count() > 0);
+    await page.goto(`${demo.url}/builds/116/log?line=1`);
+    const before = await page.locator(".log li").count();
+    await page.locator(".log").evaluate((it) => { it.scrollTop = it.scrollHeight; });
+    await until(page, (count) => document.querySelectorAll(".log li").length > count, before);
+    const numbers = await page.locator(".log li").evaluateAll((all) => all.map((it) => +it.id.slice(1)));
+    assert.deepEqual(numbers, numbers.map((_, at) => at + 1));
+    assert.deepEqual(faults, []);
+    await context.close();
+  },
+
+  async "a growing log is followed"(demo, chromium) {
+    const { page, context, faults } = await tab(chromium, ADMIN);
+    await page.goto(`${demo.url}/builds/${demo.running}`);
+    await demo.tell("log followed <b>text</b>");
+    await until(page, (text) => document.querySelector(".log li:last-child code").textContent === text, "followed <b>text</b>");
+    const isAtEnd = await page.locator(".log").evaluate((it) => it.scrollHeight - it.scrollTop - it.clientHeight < 5);
+    assert.ok(isAtEnd);
+    assert.deepEqual(faults, []);
+    await context.close();
+  },
+
+  async "a build is built again and canceled"(demo, chromium) {
+    const { page, context, faults } = await tab(chromium, ADMIN);
+    await page.goto(`${demo.url}/builds?machine=linux&outcome=success`);
+    await page.locator(".builds .target a").first().click();
+    await page.getByRole("button", { name: "Rebuild" }).click();
+    await page.waitForURL(/builds\/\d+$/);
+    assert.equal(await page.locator(".facts .pill").textContent(), "queued");
+    await page.locator("summary", { hasText: "Cancel" }).click();
+    await page.getByRole("button", { name: /Cancel build/ }).click();
+    await until(page, () => document.querySelector(".facts .pill").textContent === "abort");
+    assert.deepEqual(faults, []);
+    await context.close();
+  },
+
+  async "the overview follows events"(demo, chromium) {
+    const { page, context, faults } = await tab(chromium, ADMIN);
+    await page.goto(demo.url);
+    await until(page, () => document.getElementById("live").textContent === "live");
+    await demo.tell("end");
+    await until(page, () => document.querySelectorAll("#running li").length === 2);
+    assert.deepEqual(faults, []);
+    await context.close();
+  },
+
+  async "readers without a session have no actions"(_, chromium) {
+    const demo = await Demo.start("40", 'http.web = "read"');
+    try {
+      const { page, context, faults } = await tab(chromium);
+      await page.goto(demo.url);
+      await until(page, () => document.getElementById("live").textContent === "live");
+      await page.goto(`${demo.url}/builds/31`);
+      assert.equal(await page.locator("form").count(), 0);
+      const refused = await page.request.post(`${demo.url}/builds/31/cancel`);
+      assert.equal(refused.status(), 403);
+      assert.deepEqual(faults, []);
+      await context.close();
+    } finally { demo.stop(); }
+  },
+};
+
+const demo = await Demo.start("120");
+const chromium = await browser();
+let failures = 0;
+for (const [name, test] of Object.entries(tests)) {
+  if (process.argv[2] && !name.includes(process.argv[2])) continue;
+  try {
+    await test(demo, chromium);
+    console.log(`passed: ${name}`);
+  } catch (error) {
+    failures += 1;
+    console.error(`FAILED: ${name}\n${error.stack}`);
+  }
+}
+await chromium.close();
+demo.stop();
+process.exitCode = failures ? 1 : 0;

@@ -1,0 +1,33 @@
+//! A host with many builds for a browser: see `tests::web_demo`.
+//!
+//! usage: `web-demo [BUILDS] [SETTING...]`
+//!
+//! Prints the address of the pages, and follows commands on its standard input, one a line: `log TEXT`
+//! adds a line to the log of the first running build, `end` ends that build. Answers `ok`. Ends with
+//! its input.
+
+use std::io::{self, BufRead, Write};
+
+use tests::web_demo::WebDemo;
+
+fn main() -> io::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let builds = arguments
+        .next()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(400);
+    let settings: Vec<_> = arguments.collect();
+    let demo = WebDemo::start(&settings.join("\n"), builds);
+    demo.api
+        .allow(&[("admin", "admin-token"), ("read", "read-token")]);
+    let mut out = io::stdout().lock();
+    writeln!(out, "http://{} {}", demo.api.address, demo.running[0].id)?;
+    for line in io::stdin().lock().lines() {
+        match line?.split_once(' ') {
+            Some(("log", text)) => demo.log_more(&format!("{text}\n")),
+            _ => demo.end(),
+        }
+        writeln!(out, "ok")?;
+    }
+    Ok(())
+}
