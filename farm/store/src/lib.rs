@@ -6,6 +6,7 @@
 
 mod enrolment;
 mod operations;
+mod reads;
 mod rows;
 mod schema;
 mod sql;

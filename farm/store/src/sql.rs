@@ -202,8 +202,21 @@ pub(crate) const INVITE: &str = "
 /// Takes the key of a host away.
 pub(crate) const REVOKE: &str = "UPDATE hosts SET key_hash = NULL WHERE name = $1";
 
+/// Reads the names of hosts.
+pub(crate) const HOST_NAMES: &str = "SELECT id, name FROM hosts";
+
+/// Reads all published revisions.
+pub(crate) const PUBLISHED: &str = "SELECT name, revision FROM machines";
+
+/// Reads the number of the newest build.
+pub(crate) const NEWEST: &str =
+    "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM build_ids";
+
 /// All statements.
-pub const ALL: [(&str, &str); 25] = [
+pub const ALL: [(&str, &str); 28] = [
+    ("host_names", HOST_NAMES),
+    ("published", PUBLISHED),
+    ("newest", NEWEST),
     ("submitted", SUBMITTED),
     ("submit", SUBMIT),
     ("cancel_queued", CANCEL_QUEUED),

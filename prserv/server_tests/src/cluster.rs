@@ -38,20 +38,32 @@ impl Cluster {
             .status()
             .unwrap();
         assert!(initialized.success());
-        let server = as_postgres(&programs.join("postgres"))
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-k"])
-            .arg(directory.path())
-            .arg("-D")
-            .arg(&data)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let server = serve(&programs, directory.path());
         let cluster = Self { server, directory };
-        let url = cluster.url();
+        cluster.wait();
+        cluster
+    }
+
+    /// Ends the server at once, as a crash does, and starts it again.
+    pub fn restart(&mut self) {
+        self.end();
+        let programs = programs().unwrap();
+        self.server = serve(&programs, self.directory.path());
+        self.wait();
+    }
+
+    fn wait(&self) {
+        let url = self.url();
         wait_until("PostgreSQL answers", || {
             postgres::Client::connect(&url, postgres::NoTls).is_ok()
         });
-        cluster
+    }
+
+    fn end(&mut self) {
+        if let Ok(id) = i32::try_from(self.server.id()) {
+            let _ = kill(Pid::from_raw(id), Signal::SIGQUIT);
+        }
+        let _ = self.server.wait();
     }
 
     /// Returns the URL of the database.
@@ -63,11 +75,20 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Ok(id) = i32::try_from(self.server.id()) {
-            let _ = kill(Pid::from_raw(id), Signal::SIGQUIT);
-        }
-        let _ = self.server.wait();
+        self.end();
     }
+}
+
+/// Starts the server on the data in a directory.
+fn serve(programs: &Path, directory: &Path) -> Child {
+    as_postgres(&programs.join("postgres"))
+        .args(["-c", "listen_addresses=", "-c", "fsync=off", "-k"])
+        .arg(directory)
+        .arg("-D")
+        .arg(directory.join("data"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// Returns the directory of the newest version's programs on Debian.

@@ -1,0 +1,86 @@
+//! The HTTP interface of a coordinator, for hosts and for clients.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, HeaderMap};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use farm_core::messages::Reply;
+use serde_json::json;
+
+use crate::coordinator::Coordinator;
+use crate::secret;
+
+mod clients;
+mod hosts;
+
+/// Everything that the handlers share.
+#[derive(Debug)]
+pub struct Service {
+    /// The coordinator.
+    pub coordinator: Coordinator,
+    /// The hash of the token of clients.
+    pub client_token: [u8; 32],
+}
+
+/// Returns the routes.
+pub fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/farm/v1/enrol", post(hosts::enrol))
+        .route("/farm/v1/poll", post(hosts::poll))
+        .route("/farm/v1/report", post(hosts::report))
+        .route("/farm/v1/release", post(hosts::release))
+        .route("/farm/v1/builds", post(clients::submit))
+        .route("/farm/v1/builds/{build}", get(clients::show))
+        .route("/farm/v1/builds/{build}/cancel", post(clients::cancel))
+        .route("/farm/v1/hosts", get(clients::hosts))
+        .route("/farm/v1/hosts/{host}/drain", post(clients::drain))
+        .route("/farm/v1/hosts/{host}/undrain", post(clients::undrain))
+        .route("/farm/v1/machines/{machine}", post(clients::publish))
+        .with_state(service)
+}
+
+/// An answer that is an error: its status and its sentence.
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl Refusal {
+    fn unavailable() -> Self {
+        let message = "the database of the farm does not answer; repeat the request";
+        Self(StatusCode::SERVICE_UNAVAILABLE, message.to_owned())
+    }
+
+    /// Returns the error for a reply that does not belong to its request.
+    fn of(reply: Reply) -> Self {
+        match reply {
+            Reply::NotFound(message) => Self(StatusCode::NOT_FOUND, message),
+            Reply::Stale(lease) => Self(
+                StatusCode::CONFLICT,
+                format!("lease {lease} is not the newest one of its build, or not of this host"),
+            ),
+            Reply::Finished(build, outcome) => Self(
+                StatusCode::CONFLICT,
+                format!("build {build} has ended already, as {outcome}"),
+            ),
+            _ => Self::unavailable(),
+        }
+    }
+}
+
+/// Returns the hash of the secret that a request carries.
+fn bearer(headers: &HeaderMap) -> Result<[u8; 32], Refusal> {
+    let value = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
+    let secret = value.and_then(|it| it.strip_prefix("Bearer "));
+    secret.map(|it| secret::hash(it.trim())).ok_or_else(|| {
+        let message = "the request needs the header `Authorization: Bearer …`";
+        Refusal(StatusCode::UNAUTHORIZED, message.to_owned())
+    })
+}

@@ -1,0 +1,5 @@
+//! The coordinator of a farm. It drives the state machines of `farm_core` over the store and HTTP.
+
+pub mod api;
+pub mod coordinator;
+pub mod secret;

@@ -1,0 +1,151 @@
+//! The program `buildhost-farm`: a coordinator, and the commands that enrol hosts.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use farm::api::{Service, router};
+use farm::coordinator::Coordinator;
+use farm::secret;
+use farm_core::Terms;
+use farm_store::Store;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Coordinates the hosts of a farm: one queue in PostgreSQL, from which many hosts take builds.
+#[derive(Debug, Parser)]
+#[command(name = "buildhost-farm", version)]
+struct Arguments {
+    /// The database, `postgres://USER@HOST/NAME`. Its schema is created or migrated.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "BUILDHOST_FARM_DB",
+        hide_env_values = true
+    )]
+    db: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve hosts and clients. Any number of coordinators may serve one farm.
+    Serve(Serve),
+    /// Print a token with which a host enrols once. A host of the same name gets a new key.
+    Invite {
+        /// The name of the host.
+        name: String,
+        /// The seconds for which the token is valid.
+        #[arg(long, default_value_t = 3600)]
+        seconds: u32,
+    },
+    /// Take the key of a host away. Its builds end within one half of a lease.
+    Revoke {
+        /// The name of the host.
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// The address to listen on. Put a server with TLS before it, because keys and tokens are sent.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8590")]
+    listen: SocketAddr,
+
+    /// The file with the token of clients. Only its owner may read it.
+    #[arg(long, value_name = "FILE")]
+    client_token: PathBuf,
+
+    /// The most connections to the database.
+    #[arg(long, value_name = "NUMBER", default_value_t = 8)]
+    connections_max: usize,
+
+    /// The seconds without a sign of life after which a host loses its builds. All coordinators and
+    /// hosts of a farm need the same.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    lease_seconds: u64,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "buildhost-farm: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let connections_max = match &arguments.command {
+        Command::Serve(serve) => serve.connections_max,
+        _ => 1,
+    };
+    let store = Store::open(&arguments.db, connections_max).await?;
+    match arguments.command {
+        Command::Serve(arguments) => serve(store, arguments).await,
+        Command::Invite { name, seconds } => {
+            let token = secret::random().context("cannot make a token")?;
+            store.invite(secret::hash(&token), &name, seconds).await?;
+            writeln!(std::io::stdout(), "{token}").context("cannot print the token")
+        }
+        Command::Revoke { name } => {
+            if !store.revoke(&name).await? {
+                bail!("host {name} does not exist in the farm; GET /farm/v1/hosts lists them");
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
+    let path = &arguments.client_token;
+    let token = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the token of clients in {}", path.display()))?;
+    if token.trim().len() < secret::KEY_LENGTH_MIN {
+        let least = secret::KEY_LENGTH_MIN;
+        bail!(
+            "the token in {} is shorter than {least} characters; `openssl rand -hex 32` makes one",
+            path.display()
+        );
+    }
+    let terms = Terms {
+        lease_ms: arguments.lease_seconds * 1_000,
+        ..Terms::default()
+    };
+    let service = Arc::new(Service {
+        coordinator: Coordinator::new(store, terms),
+        client_token: secret::hash(token.trim()),
+    });
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    let watched = Arc::clone(&service);
+    let watch = tokio::spawn(async move { watched.coordinator.watch().await });
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
+    let served = axum::serve(listener, router(service))
+        .with_graceful_shutdown(stop)
+        .await;
+    watch.abort();
+    served.context("cannot serve")
+}

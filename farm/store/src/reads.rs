@@ -1,0 +1,50 @@
+//! Reads that are no operations: names, published revisions, and the sign of a change of the queue.
+
+use std::collections::BTreeMap;
+
+use config::MachineName;
+use farm_core::{HostId, Revision};
+use tokio_postgres::Row;
+
+use crate::rows::{number, parsed};
+use crate::{Store, StoreError, sql};
+
+impl Store {
+    /// Returns the names of the hosts.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn host_names(&self) -> Result<BTreeMap<HostId, String>, StoreError> {
+        let rows = self.read(sql::HOST_NAMES).await?;
+        let named = |row: &Row| (HostId(number(row, 0)), row.get(1));
+        Ok(rows.iter().map(named).collect())
+    }
+
+    /// Returns the published revisions.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn published(&self) -> Result<BTreeMap<MachineName, Revision>, StoreError> {
+        let rows = self.read(sql::PUBLISHED).await?;
+        let published = rows.iter().map(|row| {
+            let machine = parsed("machines", 0, row.get(0))?;
+            Ok((machine, Revision(number(row, 1))))
+        });
+        published.collect()
+    }
+
+    /// Returns the number of the newest build. Another number than before says that the queue has grown.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn newest_build(&self) -> Result<u64, StoreError> {
+        let rows = self.read(sql::NEWEST).await?;
+        Ok(rows.first().map_or(0, |row| number(row, 0)))
+    }
+
+    async fn read(&self, sql: &str) -> Result<Vec<Row>, StoreError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached(sql).await?;
+        Ok(connection.query(&statement, &[]).await?)
+    }
+}

@@ -1,0 +1,117 @@
+//! The HTTP interface: enrolment, keys, builds, and hosts that lie.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use farm::api::{Service, router};
+use farm::coordinator::Coordinator;
+use farm::secret;
+use serde_json::{Value, json};
+use server_tests::Cluster;
+use tokio::net::TcpListener;
+use tokio::task::block_in_place;
+
+use super::farm::{TERMS, open, submission};
+use super::host::offer;
+
+struct Client {
+    base: String,
+    http: reqwest::Client,
+}
+
+impl Client {
+    async fn post(&self, path: &str, secret: &str, body: &Value) -> (StatusCode, Value) {
+        let request = self.http.post(format!("{}{path}", self.base));
+        let request = request.header("Authorization", format!("Bearer {secret}"));
+        let request = request.header("Content-Type", "application/json");
+        Self::answer(request.body(body.to_string())).await
+    }
+
+    async fn get(&self, path: &str, secret: &str) -> (StatusCode, Value) {
+        let request = self.http.get(format!("{}{path}", self.base));
+        Self::answer(request.header("Authorization", format!("Bearer {secret}"))).await
+    }
+
+    async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
+        let answer = request.send().await.unwrap();
+        let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
+        let text = answer.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    async fn poll(&self, key: &str, number: u64, held: Value) -> (StatusCode, Value) {
+        let id = json!({ "incarnation": 1, "number": number });
+        let poll = json!({ "id": id, "held": held, "offer": offer(0) });
+        self.post("/farm/v1/poll", key, &poll).await
+    }
+}
+
+const TOKEN: &str = "the-token-of-clients-0123456789abcdef";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_host_enrols_takes_a_build_and_cannot_lie_about_others() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 0).await;
+    for (token, name) in [("t1", "one"), ("t2", "two")] {
+        store.invite(secret::hash(token), name, 60).await.unwrap();
+    }
+    let service = Arc::new(Service {
+        coordinator: Coordinator::new(store.clone(), TERMS),
+        client_token: secret::hash(TOKEN),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, router(service)).await });
+    let http = reqwest::Client::new();
+    let client = Client { base, http };
+    let (one, two) = ("1".repeat(64), "2".repeat(64));
+    for (token, key, host) in [("t1", &one, 1), ("t2", &two, 2)] {
+        let enrolment = json!({ "token": token, "key": key });
+        let (status, enrolled) = client.post("/farm/v1/enrol", "", &enrolment).await;
+        assert_eq!((status, &enrolled["host"]), (StatusCode::OK, &json!(host)));
+        let (status, _) = client.post("/farm/v1/enrol", "", &enrolment).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "a token counts once");
+    }
+    let (status, _) = client.poll("nobody", 1, json!([])).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let request = serde_json::to_value(submission("k")).unwrap();
+    let (status, _) = client.post("/farm/v1/builds", &one, &request).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "a host is no client");
+    for _ in 0..2 {
+        let (status, build) = client.post("/farm/v1/builds", TOKEN, &request).await;
+        assert_eq!((status, &build["build"]), (StatusCode::CREATED, &json!(1)));
+    }
+    let (_, build) = client.get("/farm/v1/builds/1", TOKEN).await;
+    let none = "no host can ever start it, because none has machine linux";
+    assert_eq!(build["why"], json!(none));
+    let (status, answer) = client.poll(&one, 1, json!([])).await;
+    assert_eq!(status, StatusCode::OK);
+    let lease = answer["leases"][0]["lease"].clone();
+    assert_eq!(lease, json!({ "build": 1, "epoch": 1 }));
+    let (_, build) = client.get("/farm/v1/builds/1", TOKEN).await;
+    assert_eq!(build["host"], json!("one"));
+    let report = json!({ "lease": lease, "outcome": "success" });
+    let (status, refused) = client.post("/farm/v1/report", &two, &report).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{refused}");
+    for _ in 0..2 {
+        let (status, _) = client.post("/farm/v1/report", &one, &report).await;
+        assert_eq!(status, StatusCode::NO_CONTENT);
+    }
+    let (_, build) = client.get("/farm/v1/builds/1", TOKEN).await;
+    assert_eq!(build["outcome"], json!("success"));
+    assert!(store.revoke("one").await.unwrap());
+    let (status, _) = client.poll(&one, 2, json!([])).await;
+    assert_eq!(
+        status,
+        StatusCode::UNAUTHORIZED,
+        "a stolen key is taken away"
+    );
+    let (status, _) = client
+        .post("/farm/v1/hosts/two/drain", TOKEN, &json!(null))
+        .await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (_, hosts) = client.get("/farm/v1/hosts", TOKEN).await;
+    assert_eq!(hosts[1]["drained"], json!(true));
+    server.abort();
+}
