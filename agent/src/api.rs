@@ -14,6 +14,7 @@ mod events;
 mod files;
 mod layers;
 mod listener;
+mod machines;
 mod metrics;
 mod projects;
 mod queue;
@@ -266,6 +267,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route("/api/v1/slsa", get(slsa::check))
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
+        .merge(machine_routes())
         .merge(project_routes())
         .route_layer(DefaultBodyLimit::max(
             agent.settings().http.request_bytes_max,
@@ -274,6 +276,23 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             "/api/v1/sources/{sha256}",
             get(files::source).merge(put(files::put_source).layer(DefaultBodyLimit::disable())),
         )
+}
+
+/// Returns the routes about machines.
+fn machine_routes() -> Router<Arc<AgentState>> {
+    Router::new()
+        .route("/api/v1/machines", get(machines::list))
+        .route("/api/v1/machines/{name}", get(machines::show))
+        .route("/api/v1/machines/{name}/diff", get(machines::diff))
+        .route(
+            "/api/v1/machines/{name}/rollback",
+            post(machines::roll_back),
+        )
+        .route("/api/v1/machines/{name}/pin", post(machines::pin))
+        .route("/api/v1/machines/{name}/unpin", post(machines::unpin))
+        .route("/api/v1/machines/{name}/prune", post(machines::prune))
+        .route("/api/v1/machines/{name}/promote", post(machines::promote))
+        .route("/api/v1/machines/{name}/reject", post(machines::reject))
 }
 
 /// Returns the routes about projects and their layers.

@@ -88,15 +88,22 @@ pub struct MachineRevision {
     pub builds: BuildCounts,
 }
 
+impl MachineRevision {
+    /// Returns true if builds can use the revision.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.state.as_str(), "current" | "on trial" | "complete")
+    }
+}
+
 /// The numbers of finished builds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildCounts {
     /// Those that succeeded, also with warnings.
-    pub succeeded: u64,
+    pub succeeded: u32,
     /// Those that failed.
-    pub failed: u64,
+    pub failed: u32,
     /// Those that say nothing about the revision: cancelled, or the host failed.
-    pub other: u64,
+    pub other: u32,
 }
 
 /// An image of a machine.

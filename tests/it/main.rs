@@ -17,6 +17,7 @@ mod hostile_peers;
 mod install;
 mod invalid_requests;
 mod logs;
+mod machines;
 mod metrics;
 mod openapi;
 mod openapi_linters;

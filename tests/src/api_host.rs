@@ -32,6 +32,7 @@ pub struct ApiHost {
     pub address: SocketAddr,
     /// The runtime of the server.
     pub runtime: Runtime,
+    backend: Arc<FakeBackend>,
     directory: TempDir,
 }
 
@@ -61,11 +62,12 @@ impl ApiHost {
         let bitbake = BitBakeServices::open(&settings).unwrap();
         let place = path.join("state/caches");
         let caches = Caches::open(&place, &settings.caches, 0, &telemetry.metrics).unwrap();
+        let backend = Arc::new(FakeBackend::default());
         let host = AgentState::new(
             settings,
             volumes
                 .iter()
-                .map(|name| volume(&path.join(name)))
+                .map(|name| volume(&path.join(name), &backend))
                 .collect(),
             toolchains,
             records,
@@ -82,8 +84,15 @@ impl ApiHost {
             host,
             address,
             runtime,
+            backend,
             directory,
         }
+    }
+
+    /// Adds a revision to the machine of the first volume, which becomes current.
+    pub fn upgrade_machine(&self) {
+        let volume = self.host.volumes.iter().next().expect("a volume");
+        bring_in(volume, &self.backend, Intent::Upgrade);
     }
 
     /// Returns the path of a file of the host.
@@ -136,17 +145,21 @@ pub fn request(client: &Client, method: &str, url: &str) -> RequestBuilder {
 }
 
 /// Creates a volume on a fake backend with the machine `linux`.
-fn volume(path: &std::path::Path) -> Volume {
-    let backend = Arc::new(FakeBackend::default());
+fn volume(path: &std::path::Path, backend: &Arc<FakeBackend>) -> Volume {
     let volume = Volume::with_backend(path, backend.clone());
-    let original = path.with_extension("original");
     std::fs::create_dir(path).unwrap();
+    bring_in(&volume, backend, Intent::Add);
+    volume
+}
+
+/// Brings a revision of the machine `linux` in.
+fn bring_in(volume: &Volume, backend: &FakeBackend, intent: Intent) {
+    let original = volume.path().with_extension(format!("{intent:?}"));
     backend.create(&original).unwrap();
     backend.write(&original.join("disk.img"), b"disk").unwrap();
     backend.make_read_only(&original).unwrap();
     let machine = "linux".parse().unwrap();
     volume
-        .ingest(Intent::Add, &machine, Source::Subvolume(original))
+        .ingest(intent, &machine, Source::Subvolume(original))
         .unwrap();
-    volume
 }

@@ -26,6 +26,7 @@ mod finished;
 mod integrity;
 mod leases;
 mod list;
+mod revision_counts;
 mod schedules;
 
 use std::path::{Path, PathBuf};

@@ -27,6 +27,7 @@ use super::contacts::Contacts;
 use super::hot_images::HotImages;
 use super::image_facts::ImageFactsCache;
 use super::job_table::JobTable;
+use super::machine_sizes::MachineSizes;
 use super::paths::StatePaths;
 use super::ready_pool::ReadyPool;
 use super::restore_history::RestoreHistory;
@@ -79,6 +80,8 @@ pub struct AgentState {
     pub queue: tokio::sync::Mutex<()>,
     /// The facts of the images and revisions, each read once.
     pub image_facts: ImageFactsCache,
+    /// The space that machines take.
+    pub machine_sizes: MachineSizes,
     /// The images from which guests are restored often.
     pub hot_images: HotImages,
     /// The guests that wait for builds.
@@ -154,6 +157,7 @@ impl AgentState {
             leaving: CancellationToken::new(),
             queue: tokio::sync::Mutex::default(),
             image_facts: ImageFactsCache::default(),
+            machine_sizes: MachineSizes::default(),
             hot_images: HotImages::default(),
             ready: ReadyPool::default(),
             restores: RestoreHistory::default(),

@@ -5,6 +5,7 @@ pub mod contacts;
 pub mod hot_images;
 pub mod image_facts;
 pub mod job_table;
+pub mod machine_sizes;
 pub mod maintenance;
 pub mod paths;
 pub mod ready_pool;
@@ -17,6 +18,7 @@ pub use image_facts::{ImageFacts, ImageFactsCache};
 pub use job_table::{
     BuildJob, CancelAnswer, DebugJob, DiskUse, ForkJob, HoldJob, ImageJob, JobTable, LeaseEnd,
 };
+pub use machine_sizes::MachineSizes;
 pub use paths::StatePaths;
 pub use ready_pool::{PooledGuest, ReadyPool};
 pub use status::QueueSnapshot;

@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod http;
 mod layers;
+mod machines;
 mod maintenance;
 mod projects;
 mod schedules;
