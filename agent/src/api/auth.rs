@@ -141,6 +141,13 @@ impl Auth {
         }))
     }
 
+    /// Returns the names and scopes of the tokens.
+    pub(super) async fn tokens(&self) -> Vec<(String, Scope)> {
+        let tokens = self.tokens.get().await;
+        let tokens = tokens.iter().map(|it| (it.name.to_string(), it.scope));
+        tokens.collect()
+    }
+
     /// Returns the bearer of a token; `None` for an unknown one.
     pub(super) async fn authenticate(&self, secret: &str) -> Option<Identity> {
         let hash = digest_of(secret.as_bytes());

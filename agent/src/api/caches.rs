@@ -26,10 +26,15 @@ impl From<CacheError> for ApiError {
 pub(super) async fn list(
     State(agent): State<Arc<AgentState>>,
 ) -> Result<Json<Vec<Cache>>, ApiError> {
+    Ok(Json(describe(&agent).await?))
+}
+
+/// Returns all caches.
+pub(super) async fn describe(agent: &AgentState) -> Result<Vec<Cache>, ApiError> {
     let caches = agent.caches.clone();
     let described = blocking(move || caches.iter().map(|cache| cache.describe()).collect());
     let described: Result<_, CacheError> = described.await;
-    Ok(Json(described?))
+    Ok(described?)
 }
 
 pub(super) async fn show(

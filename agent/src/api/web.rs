@@ -6,7 +6,10 @@ mod answer;
 mod builds;
 mod log;
 mod log_file;
+mod console;
+mod host;
 mod login;
+mod machines;
 mod overview;
 
 use std::sync::Arc;
@@ -73,13 +76,34 @@ pub(super) fn routes(agent: &Arc<AgentState>, auth: &Arc<Auth>) -> Router<Arc<Ag
         .route("/builds/{id}/rebuild", post(actions::rebuild))
         .route("/builds/{id}/cancel", post(actions::cancel))
         .route("/builds/{id}/resume", post(actions::resume))
-        .route("/builds/{id}/release", post(actions::release));
+        .route("/builds/{id}/release", post(actions::release))
+        .route("/builds/{id}/console", get(console::show))
+        .merge(machine_routes())
+        .merge(host_routes());
     pages
         .layer(Extension(logs))
         .route_layer(middleware::from_fn_with_state(Arc::new(access), admit))
         .merge(login::routes())
         .route("/static/{name}", get(file))
         .route_layer(middleware::from_fn(protect))
+}
+
+fn machine_routes() -> Router<Arc<AgentState>> {
+    Router::new()
+        .route("/machines", get(machines::list))
+        .route("/machines/{name}", get(machines::show))
+        .route("/machines/{name}/diff", get(machines::diff))
+        .route("/machines/{name}/{action}", post(machines::change))
+}
+
+fn host_routes() -> Router<Arc<AgentState>> {
+    Router::new()
+        .route("/host", get(host::show))
+        .route("/host/drain", post(host::drain))
+        .route("/host/undrain", post(host::undrain))
+        .route("/host/schedules/{name}/run", post(host::run_schedule))
+        .route("/host/doctor", get(host::examine))
+        .route("/host/doctor/repair", post(host::repair))
 }
 
 /// Admits the readers of pages, and adds a [`Viewer`] to the request, and the [`Caller`] if there is

@@ -17,7 +17,7 @@ pub struct Asset {
 }
 
 /// The files: name, extension, media type and content.
-const FILES: [(&str, &str, &str, &[u8]); 4] = [
+const FILES: [(&str, &str, &str, &[u8]); 7] = [
     (
         "page",
         "css",
@@ -35,6 +35,24 @@ const FILES: [(&str, &str, &str, &[u8]); 4] = [
         "js",
         "text/javascript; charset=utf-8",
         include_bytes!("../assets/log.js"),
+    ),
+    (
+        "console",
+        "js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../assets/console.js"),
+    ),
+    (
+        "xterm",
+        "js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../assets/xterm/xterm.js"),
+    ),
+    (
+        "xterm",
+        "css",
+        "text/css; charset=utf-8",
+        include_bytes!("../assets/xterm/xterm.css"),
     ),
     (
         "icon",

@@ -21,9 +21,11 @@ pub enum Section {
 
 impl Section {
     /// The entries of the navigation: the section, its path and its name.
-    const ENTRIES: [(Self, &'static str, &'static str); 2] = [
+    const ENTRIES: [(Self, &'static str, &'static str); 4] = [
         (Self::Overview, "/", "Overview"),
         (Self::Builds, "/builds", "Builds"),
+        (Self::Machines, "/machines", "Machines"),
+        (Self::Host, "/host", "Host"),
     ];
 }
 
@@ -64,6 +66,18 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Returns the parts of a page for a reader without a session.
+    #[cfg(test)]
+    pub(crate) fn plain(title: &str) -> Self {
+        Self {
+            title: title.to_owned(),
+            section: Section::None,
+            host: "build1".to_owned(),
+            viewer: Viewer::default(),
+            refresh_seconds: None,
+        }
+    }
+
     /// Returns the entries of the navigation, and whether each is the section of the page.
     pub(crate) fn navigation(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
         let entries = Section::ENTRIES.iter();

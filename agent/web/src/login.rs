@@ -30,18 +30,10 @@ pub struct LoginLink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Section, Viewer};
 
     fn page(refusal: Option<&str>, link: Option<LoginLink>) -> String {
-        let frame = Frame {
-            title: "Sign in".to_owned(),
-            section: Section::None,
-            host: "build1".to_owned(),
-            viewer: Viewer::default(),
-            refresh_seconds: None,
-        };
         let login = Login {
-            frame,
+            frame: Frame::plain("Sign in"),
             refusal: refusal.map(str::to_owned),
             link,
             next: "/builds?target=\"><script>".to_owned(),
