@@ -7,10 +7,11 @@ use std::time::Instant;
 use server_tests::Cluster;
 use tokio::task::block_in_place;
 
-use super::farm::{coordinator, number, open, submit, wait_for};
+use super::farm::{coordinator, fill, number, open, submit, wait_for};
 use super::host;
 
-const DONE: &str = "SELECT count(*) FROM finished";
+/// Counts the results.
+pub(crate) const DONE: &str = "SELECT count(*) FROM finished";
 const KILL: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE application_name = 'buildhost-farm'";
 
@@ -68,20 +69,12 @@ async fn empty_builds_go_through_the_farm() {
     let store = open(&cluster.url(), 2).await;
     let other = farm_store::Store::open(&cluster.url(), 8).await.unwrap();
     let coordinators = vec![coordinator(&store), coordinator(&other)];
-    let fill = "INSERT INTO builds (id, submitter, priority, machine, requirements, submitted)
-        SELECT nextval('build_ids'), 's' || n % 10, 0, 'linux',
-            '{\"machine\":\"linux\",\"toolchain\":\"default\",\"cpus\":1,\"memory_mib\":1}', now()
-        FROM generate_series(1, $1) n RETURNING 1";
     let count = if std::env::var_os("BUILDHOST_LONG").is_some() {
         10_000
     } else {
         1_000
     };
-    let fill = format!(
-        "WITH n AS ({}) SELECT count(*) FROM n",
-        fill.replace("$1", &count.to_string())
-    );
-    assert_eq!(number(&cluster, &fill), Some(count));
+    fill(&cluster, u32::try_from(count).unwrap());
     let started = Instant::now();
     let hosts = [1, 2].map(|it| host::start(it, coordinators.clone(), BTreeMap::new()));
     wait_for(&cluster, DONE, |done| done == count).await;

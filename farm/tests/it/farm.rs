@@ -93,3 +93,16 @@ pub(crate) fn number(cluster: &Cluster, query: &str) -> Option<i64> {
     });
     answer.join().unwrap()
 }
+
+/// Adds builds of ten submitters to the queue.
+pub(crate) fn fill(cluster: &Cluster, count: u32) {
+    let fill = format!(
+        "WITH added AS (
+            INSERT INTO builds (id, submitter, priority, machine, requirements, submitted)
+            SELECT nextval('build_ids'), 's' || n % 10, 0, 'linux',
+                '{{\"machine\":\"linux\",\"toolchain\":\"default\",\"cpus\":1,\"memory_mib\":1}}', now()
+            FROM generate_series(1, {count}) n RETURNING 1)
+        SELECT count(*) FROM added"
+    );
+    assert_eq!(number(cluster, &fill), Some(count.into()));
+}

@@ -5,3 +5,4 @@ mod chaos;
 mod farm;
 mod host;
 mod http;
+mod long;
