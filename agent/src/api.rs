@@ -6,6 +6,7 @@
 mod auth;
 mod builds;
 mod caches;
+mod commands;
 mod console;
 mod controllers;
 mod doctor;
@@ -268,7 +269,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
         .merge(machine_routes())
-        .merge(project_routes())
+        .merge(project_routes().merge(command_routes()))
         .route_layer(DefaultBodyLimit::max(
             agent.settings().http.request_bytes_max,
         ))
@@ -293,6 +294,14 @@ fn machine_routes() -> Router<Arc<AgentState>> {
         .route("/api/v1/machines/{name}/prune", post(machines::prune))
         .route("/api/v1/machines/{name}/promote", post(machines::promote))
         .route("/api/v1/machines/{name}/reject", post(machines::reject))
+}
+
+/// Returns the routes about the commands of driven guests.
+fn command_routes() -> Router<Arc<AgentState>> {
+    Router::new()
+        .route("/api/v1/builds/{id}/exec", post(commands::exec))
+        .route("/api/v1/builds/{id}/stop", post(commands::stop))
+        .route("/api/v1/builds/{id}/commands", get(commands::list))
 }
 
 /// Returns the routes about projects and their layers.

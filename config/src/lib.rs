@@ -16,6 +16,7 @@ pub mod canary;
 pub mod controllers;
 pub mod doctor;
 pub mod egress;
+pub mod exec;
 pub mod hashserv;
 pub mod layers;
 pub mod layout;

@@ -49,6 +49,11 @@
 //! `build-with-secrets` instead of `build`: a worker that does not know secrets refuses the task.
 //! The values are sent as [`crate::secrets`] describes.
 //!
+//! # Commands
+//!
+//! The task of a driven guest names its build as `commands`. Its worker runs commands instead of the
+//! toolchain's `build`: see [`crate::exec`]. A worker that does not know commands refuses the task.
+//!
 //! # Caches
 //!
 //! A task with `cache: read` or `cache: write` has a cache at its gateway: see [`crate::cache`]. A
@@ -220,6 +225,8 @@ pub struct Task {
     pub interactive: Option<Breakpoint>,
     /// Holds the guest when the build fails: it runs a shell instead of shutting down.
     pub hold: bool,
+    /// Waits for commands instead of running the toolchain's `build`.
+    pub commands: bool,
     /// The largest size of [`LOG`]; the worker's default if `None`, as of older agents.
     pub log_bytes_max: Option<u64>,
     /// The secrets that the worker requests.
@@ -236,11 +243,14 @@ pub struct Task {
 const BUILD: &str = "build";
 /// The same in a task with secrets.
 const BUILD_WITH_SECRETS: &str = "build-with-secrets";
+/// The same in the task of a driven guest, with and without secrets.
+const COMMANDS: &str = "commands";
 
 impl Task {
     /// Returns the text of [`TASK`].
     pub fn print(&self) -> String {
         let build = match self.secrets.as_slice() {
+            _ if self.commands => COMMANDS,
             [] => BUILD,
             [..] => BUILD_WITH_SECRETS,
         };
@@ -292,7 +302,9 @@ impl Task {
         };
         let secrets = head.all("secret").map(str::parse);
         let secrets = secrets.collect::<Result<Vec<_>, _>>()?;
+        let commands = head.get(COMMANDS).is_some();
         let build = match secrets.as_slice() {
+            _ if commands => COMMANDS,
             [] => BUILD,
             [..] => BUILD_WITH_SECRETS,
         };
@@ -302,6 +314,7 @@ impl Task {
             toolchain: required(head, "toolchain")?.parse()?,
             interactive: head.get("interactive").map(str::parse).transpose()?,
             hold: head.get("hold") == Some("true"),
+            commands,
             log_bytes_max: head.get("log-bytes-max").map(bytes).transpose()?,
             secrets,
             cache: head.get("cache").and_then(|mode| mode.parse().ok()),
@@ -345,6 +358,7 @@ mod tests {
                 toolchain: "default".parse().unwrap(),
                 interactive: None,
                 hold: false,
+                commands: false,
                 log_bytes_max: None,
                 secrets: Vec::new(),
                 cache: None,
@@ -377,6 +391,7 @@ mod tests {
             toolchain: "default".parse().unwrap(),
             interactive: Some(Breakpoint::Warning),
             hold: true,
+            commands: false,
             log_bytes_max: Some(67_108_864),
             secrets: Vec::new(),
             cache: Some(CacheMode::Read),
@@ -391,6 +406,17 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_does_not_know_commands_refuses_a_driven_guest() {
+        for secret in ["", "secret: token\n"] {
+            let text = format!(": 1\ncommands: 7\nmachine: linux\ntoolchain: default\n{secret}");
+            let task = Task::parse(&text).unwrap();
+            assert!(task.commands && task.build == BuildId(7));
+            assert_eq!(Task::parse(&task.print()), Ok(task.clone()));
+            assert!(!task.print().contains("build"), "{}", task.print());
+        }
+    }
+
+    #[test]
     fn a_worker_that_does_not_know_secrets_refuses_a_task_with_secrets() {
         let task = Task {
             build: BuildId(42),
@@ -398,6 +424,7 @@ mod tests {
             toolchain: "default".parse().unwrap(),
             interactive: None,
             hold: false,
+            commands: false,
             log_bytes_max: None,
             secrets: vec!["upload-key".parse().unwrap(), "token".parse().unwrap()],
             cache: None,

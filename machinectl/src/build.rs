@@ -35,7 +35,9 @@ use waiting::WaitingOptions;
 
 pub(crate) use bisect::search;
 pub(crate) use delete::plan as plan_deletion;
-pub(crate) use follow::{finish_submission, wait};
+pub(crate) use follow::{POLL_INTERVAL, finish_submission, wait};
+pub(crate) use interactive::outcome as wait_for_outcome;
+pub(crate) use resources::ResourceOptions;
 pub(crate) use submit::{BuildArguments, upload_sources};
 
 #[derive(Debug, Subcommand)]

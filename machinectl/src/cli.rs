@@ -11,8 +11,8 @@ use crate::options::{GlobalOptions, HOST_ID};
 use crate::output::{self, Output};
 use crate::program::Program;
 use crate::{
-    build, cache, context, controllers, help, host, layer, machine, manual, project, reach, relay,
-    schedule, secret, systemd, toaster, token, toolchain,
+    build, cache, context, controllers, guest, help, host, layer, machine, manual, project, reach,
+    relay, schedule, secret, systemd, toaster, token, toolchain,
 };
 
 /// Manages machines, their images and toolchains, and the builds on a build host
@@ -34,6 +34,9 @@ enum Command {
     Toolchain(toolchain::Command),
     #[command(flatten)]
     Build(build::Command),
+    /// Start guests for other programs, run commands in them, copy files, stop them
+    #[command(subcommand)]
+    Guest(guest::Command),
     /// Add, list, show, run and remove schedules, which submit builds by the clock
     #[command(subcommand)]
     Schedule(schedule::Command),
@@ -172,6 +175,7 @@ fn dispatch(
         Command::Machine(command) => machine::run(command, options, output),
         Command::Toolchain(command) => toolchain::run(command, options, output),
         Command::Build(command) => build::run(command, options, output),
+        Command::Guest(command) => guest::run(command, options, output),
         Command::Schedule(command) => schedule::run(command, options, output),
         Command::Project(command) => project::run(command, options, output),
         Command::Layer(command) => layer::run(command, options, output),

@@ -63,6 +63,10 @@ pub(crate) enum ExitStatus {
     BuildAbnormal = 32,
     /// The build was skipped.
     BuildSkipped = 33,
+    /// The command of `guest exec` was not started.
+    ExecRefused = 125,
+    /// The guest or the agent has ended before the command of `guest exec`.
+    GuestLost = 255,
 }
 
 /// The exit statuses for `--help`.
@@ -93,8 +97,15 @@ Exit codes:
   31  the build was ended: canceled, or a time limit (`abort`)
   32  the host or the worker has failed (`abnormal`)
   33  the build was skipped, because a build before it failed (`skip`)
+ 125  `guest exec` could not start the command
+ 255  the guest has ended before the command of `guest exec`
 Codes from 30 are those of commands that wait for a build: `--follow` and `login`.
-`push` and `pull` pass on the exit code of the command on the remote host.";
+`guest exec` passes on the exit code of its command, `push` and `pull` that of the remote host.";
+
+/// Ends the process with the exit code of a command that it has run.
+pub(crate) fn end_with(code: u8) -> ! {
+    std::process::exit(i32::from(code))
+}
 
 impl ExitStatus {
     /// Returns the exit status for one of the program on a remote host.

@@ -9,6 +9,7 @@ mod cli;
 mod context;
 mod controllers;
 mod exit_code;
+mod guest;
 mod help;
 mod host;
 mod layer;

@@ -174,6 +174,7 @@ impl Subject {
                 sources: Vec::new(),
                 interactive: None,
                 hold: false,
+                commands: None,
                 target: None,
                 priority: Priority::default(),
                 resources: Resources::default(),

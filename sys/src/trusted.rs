@@ -33,6 +33,14 @@ pub fn open_read_write(path: impl AsRef<Path>) -> io::Result<File> {
     File::options().read(true).write(true).open(path)
 }
 
+/// Opens a file for appending; creates it if it does not exist.
+///
+/// # Errors
+/// It may not be written.
+pub fn append(path: impl AsRef<Path>) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
+}
+
 /// Reads a file.
 ///
 /// # Errors

@@ -31,6 +31,7 @@ mod controller_kills;
 mod controllers;
 mod disk_pressure;
 mod doctor;
+mod driven_guests;
 mod dry_run;
 mod egress;
 mod escaped_qemu;

@@ -18,7 +18,7 @@ use crate::fork::Rendezvous;
 use crate::log::Log;
 use crate::report::{self, Artifact};
 use crate::shell::{self, Stop, Surroundings};
-use crate::{WorkerError, exec, handshake, preload, secrets};
+use crate::{WorkerError, driven, exec, handshake, preload, secrets};
 
 /// The toolchain's program that builds.
 const PROGRAM: &str = "build";
@@ -81,6 +81,10 @@ fn build(
         task.build, task.machine, task.toolchain
     ));
     dirs.create()?;
+    if task.commands {
+        driven::run(settings, &surroundings, log)?;
+        return collect(&dirs.out);
+    }
     for source in &task.sources {
         let size = fetch_source(settings, source, &dirs.sources)?;
         log.line(&format!("fetched {}, {size} bytes", source.name));
@@ -100,6 +104,18 @@ fn build(
         .is_some_and(|breakpoint| breakpoint.stops_after(result.status))
     {
         shell::breakpoint(settings, &surroundings, Stop::Result(result.status), log)?;
+    }
+    Ok((result, artifacts))
+}
+
+/// Returns the result of a driven guest that the host has stopped, and the artifacts that its
+/// commands have left.
+fn collect(out: &Path) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
+    let (artifacts, faults) = artifacts(out)?;
+    let mut result = TaskResult::new(Outcome::Success);
+    if !faults.is_empty() {
+        result.status = Outcome::Error;
+        result.message = faults.join("\n");
     }
     Ok((result, artifacts))
 }

@@ -6,6 +6,7 @@
 pub mod bootstrap;
 pub mod build;
 pub mod cli;
+pub mod driven;
 pub mod exec;
 pub mod fetch;
 pub mod fork;

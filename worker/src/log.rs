@@ -83,6 +83,12 @@ impl Log {
         self.append_masked(&masked);
     }
 
+    /// Appends whole lines of output in which secrets are masked.
+    pub(crate) fn append_lines(&mut self, lines: &[u8]) {
+        self.end_output();
+        self.append_masked(lines);
+    }
+
     fn append_masked(&mut self, bytes: &[u8]) {
         if let Some(stream) = &mut self.stream {
             stream.send(bytes);

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use config::cache;
+use config::exec;
 use config::hashserv;
 use config::machine::Kind;
 use config::secrets;
@@ -33,6 +34,8 @@ pub struct Sockets {
     pub cache: Option<TcpListener>,
     /// That of the hash equivalence service.
     pub hashserv: Option<TcpListener>,
+    /// That to which the worker of a driven guest connects.
+    pub commands: Option<TcpListener>,
 }
 
 /// The servers at a gateway that not every guest has.
@@ -42,6 +45,8 @@ pub struct Offers {
     pub cache: bool,
     /// The hash equivalence service.
     pub hashserv: bool,
+    /// The commands of a driven guest.
+    pub commands: bool,
 }
 
 /// Opens the sockets for a guest of this kind with these servers, in the calling thread's
@@ -74,6 +79,7 @@ pub fn bind(kind: Kind, offers: Offers) -> io::Result<Sockets> {
         secrets: of_container(secrets::TCP_PORT)?,
         cache: offered(offers.cache, cache::PORT)?,
         hashserv: offered(offers.hashserv, hashserv::PORT)?,
+        commands: offered(offers.commands, exec::TCP_PORT)?,
     })
 }
 

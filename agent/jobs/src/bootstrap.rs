@@ -227,6 +227,7 @@ async fn install(
         cache: None,
         preload: Preload::default(),
         hashserv: None,
+        commands: None,
         copy: None,
     };
     let job = Installation {

@@ -7,6 +7,7 @@ pub(crate) mod cache;
 pub(super) mod collect;
 mod conclude;
 mod controller;
+mod driven;
 pub mod files;
 pub(crate) mod hashserv;
 mod inputs;

@@ -137,6 +137,7 @@ async fn boot(
             hashserv: settings.hashserv.serves(&key.machine, &key.toolchain),
         },
         hashserv: None,
+        commands: None,
         copy: None,
     };
     let bounds = Bounds {

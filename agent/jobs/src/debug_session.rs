@@ -267,6 +267,7 @@ async fn prepare(
             cache: cache::of_debug_session(&agent, &build),
             preload: Preload::default(),
             hashserv: hashserv::of_debug_session(&agent, &build),
+            commands: None,
             copy: None,
         };
         Ok((spec, machine))

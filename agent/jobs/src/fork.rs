@@ -59,6 +59,11 @@ pub enum ForkRefusal {
     /// The host has no resources for the copies, or is drained.
     #[error("build {0} is not forked: {1}")]
     Rejected(BuildId, String),
+    /// The guest is driven by commands.
+    #[error(
+        "build {0} is not forked: its guest runs commands, whose connections cannot be copied; start more guests"
+    )]
+    Driven(BuildId),
     /// The guest, its worker or QEMU.
     #[error("build {id} cannot be forked: {reason}")]
     Guest {
@@ -131,6 +136,9 @@ fn check(build: &Build) -> Result<(), ForkRefusal> {
     }
     if !build.secrets.is_empty() {
         return Err(ForkRefusal::Secrets(id));
+    }
+    if build.interactive.commands.is_some() {
+        return Err(ForkRefusal::Driven(id));
     }
     if let Some(trial) = build.running_trial() {
         return Err(ForkRefusal::Trial(id, trial.revision));

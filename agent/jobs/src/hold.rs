@@ -82,6 +82,7 @@ pub async fn adopt(agent: &Arc<AgentState>, build: Build) {
             secrets: secrets.as_ref().cloned().unwrap_or_default(),
             cache: None,
             hashserv: None,
+            commands: None,
             elapsed: Duration::ZERO,
             contacted: true,
             fork: None,

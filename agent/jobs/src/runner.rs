@@ -49,6 +49,12 @@ pub enum JobError {
          the toolchain by one with the `buildhost-worker` of this host"
     )]
     SecretsUnknown(ToolchainName),
+    /// The worker is older than commands.
+    #[error(
+        "the worker of toolchain {0} does not know commands, which drive this guest; replace the \
+         toolchain by one with the `buildhost-worker` of this host"
+    )]
+    CommandsUnknown(ToolchainName),
     /// The record.
     #[error(transparent)]
     Records(#[from] RecordsError),

@@ -55,6 +55,7 @@ fn open_parts(services: &GuestServices, spec: AdoptSpec) -> Result<Parts, Sessio
         files: spec.files,
         cache: spec.cache,
         hashserv: spec.hashserv,
+        commands: spec.commands,
     };
     let opened = serve(services, &guest, &network, &run_dir, offered);
     let servers = opened.inspect_err(|_| {

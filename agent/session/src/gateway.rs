@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::commands::{Commands, CommandsHandle, DrivenGuest};
 use super::console::{Console, ConsoleHandle};
 use super::handshake::{ControlPort, ControlRequest, HandshakeMode};
 use super::idle_timeout::Activity;
@@ -48,6 +49,7 @@ pub(super) struct Servers {
     names: Names,
     cache: Option<CacheAccess>,
     hashserv: Option<HashservAccess>,
+    commands: Option<DrivenGuest>,
     network_name: String,
 }
 
@@ -56,6 +58,7 @@ pub(super) struct Offered {
     pub(super) files: tftp::server::Namespace,
     pub(super) cache: Option<CacheAccess>,
     pub(super) hashserv: Option<HashservAccess>,
+    pub(super) commands: Option<DrivenGuest>,
 }
 
 impl Servers {
@@ -78,6 +81,7 @@ impl Servers {
             let offers = Offers {
                 cache: offered.cache.is_some(),
                 hashserv: offered.hashserv.is_some(),
+                commands: offered.commands.is_some(),
             };
             Ok((bind(kind, offers)?, tftp))
         })?;
@@ -89,6 +93,7 @@ impl Servers {
             names,
             cache: offered.cache,
             hashserv: offered.hashserv,
+            commands: offered.commands,
             network_name: network.name().to_owned(),
         })
     }
@@ -125,6 +130,10 @@ pub(super) struct Gateway {
     drain: CancellationToken,
     log_listener: Option<TcpListener>,
     secrets_listener: Option<TcpListener>,
+    /// A driven guest, before its commands are served.
+    driven: Option<(DrivenGuest, TcpListener)>,
+    /// The entry of the commands of a driven guest.
+    pub(super) commands: Option<CommandsHandle>,
     console: Option<ConsoleHandle>,
     pub(super) shutdown: ShutdownReport,
 }
@@ -180,17 +189,22 @@ impl Gateway {
             drain: CancellationToken::new(),
             log_listener: sockets.log.map(tcp_listener).transpose()?,
             secrets_listener: sockets.secrets.map(tcp_listener).transpose()?,
+            driven: servers
+                .commands
+                .zip(sockets.commands.map(tcp_listener).transpose()?),
+            commands: None,
             console: None,
             shutdown: ShutdownReport::default(),
         })
     }
 
     /// Serves the control port and captures the output of a guest. `register` announces its
-    /// console.
+    /// console, `register_commands` the commands of a driven guest.
     pub(super) fn attach(
         &mut self,
         attached: Attached,
         register: impl FnOnce(Option<ConsoleInput>) -> ConsoleHandle,
+        register_commands: impl FnOnce(Commands) -> CommandsHandle,
     ) -> io::Result<()> {
         let Attached {
             streams,
@@ -214,6 +228,12 @@ impl Gateway {
                 secrets: secrets.clone(),
             };
             self.tasks.spawn(port.serve(control));
+        }
+        if let Some((guest, listener)) = self.driven.take() {
+            let observer = self.activity.observer();
+            let (commands, accept) = Commands::open(guest, listener, secrets.mask(), observer);
+            self.commands = Some(register_commands(commands));
+            self.tasks.spawn(accept);
         }
         if let Some(listener) = self.secrets_listener.take().filter(|_| !secrets.is_empty()) {
             let observer = self.activity.observer();

@@ -8,6 +8,7 @@ use guest::Uids;
 use telemetry::metrics::Metrics;
 
 use super::BitBakeServices;
+use super::commands::CommandRegistry;
 use super::console::ConsoleRegistry;
 
 /// Everything that a session needs of the agent. All guests of an agent share one.
@@ -28,6 +29,8 @@ pub struct GuestServices {
     pub uids: Uids,
     /// The consoles of running guests.
     pub consoles: ConsoleRegistry,
+    /// The commands of driven guests.
+    pub commands: CommandRegistry,
     /// The counters of guest starts and transfers.
     pub metrics: Arc<Metrics>,
 }

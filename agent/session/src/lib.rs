@@ -32,6 +32,7 @@ use tracing::{debug, info, warn};
 
 mod adopt;
 mod bitbake_services;
+pub mod commands;
 pub mod console;
 mod console_tail;
 mod egress;
@@ -57,6 +58,7 @@ mod streams;
 mod teardown;
 
 pub use bitbake_services::{BitBakeServices, OpenError};
+pub use commands::DrivenGuest;
 pub use console_tail::ConsoleTail;
 pub use egress::EgressError;
 pub use events::{GuestEvent, GuestFailure, SessionLimits};
@@ -128,6 +130,8 @@ pub struct SessionSpec {
     pub preload: Preload,
     /// The access to the hash equivalence service.
     pub hashserv: Option<HashservAccess>,
+    /// Set if the guest is driven by commands.
+    pub commands: Option<DrivenGuest>,
     /// Set if the guest continues as a copy of a forked one.
     pub copy: Option<GuestCopy>,
 }
@@ -157,6 +161,8 @@ pub struct AdoptSpec {
     pub cache: Option<CacheAccess>,
     /// The access to the hash equivalence service.
     pub hashserv: Option<HashservAccess>,
+    /// Set if the guest is driven by commands.
+    pub commands: Option<DrivenGuest>,
     /// The time since its start.
     pub elapsed: Duration,
     /// Set if its first packet has arrived.
@@ -212,9 +218,11 @@ impl Session {
                 files: parts.capture,
                 secrets: parts.secrets.clone(),
             };
-            gateway.attach(attached, |input| {
-                services.consoles.add(&parts.tag, &parts.machine, input)
-            })?;
+            gateway.attach(
+                attached,
+                |input| services.consoles.add(&parts.tag, &parts.machine, input),
+                |commands| services.commands.add(&parts.tag, commands),
+            )?;
             Ok((handle, gateway))
         });
         match registered {
@@ -249,6 +257,12 @@ impl Session {
     /// Returns the guest's secrets.
     pub fn secrets(&self) -> &GuestSecrets {
         &self.secrets
+    }
+
+    /// Returns true if the guest is driven by commands and its worker has not waited for any.
+    pub fn ignores_commands(&self) -> bool {
+        let commands = self.gateway.commands.as_ref();
+        commands.is_some_and(|commands| !commands.was_contacted())
     }
 
     /// Stops the guest's processors.

@@ -161,6 +161,7 @@ fn open_parts(
         files: spec.files,
         cache: spec.cache,
         hashserv: spec.hashserv,
+        commands: spec.commands,
     };
     let opened = serve(services, &ready, offered);
     let (servers, streams) = match opened {

@@ -87,6 +87,7 @@ fn start_guest(
         files: spec.files,
         cache: spec.cache,
         hashserv: spec.hashserv,
+        commands: spec.commands,
     };
     let servers = Servers::open(network, kind, names, offered)?;
     let guest = Guest::start(Spec {

@@ -44,10 +44,12 @@ pub fn objections(build: &Build) -> Vec<&'static str> {
     };
     let interactive = build.interactive.breakpoint.is_some();
     let typed = !build.typists.is_empty();
+    let driven = build.interactive.commands.is_some();
     guest
         .into_iter()
         .chain(interactive.then_some("a breakpoint for a person was requested"))
         .chain(typed.then_some("a person typed on the console"))
+        .chain(driven.then_some("its guest ran the commands of clients"))
         .chain(image(build))
         .collect()
 }
@@ -89,7 +91,7 @@ mod tests {
     #[test]
     fn only_undisturbed_builds_in_virtual_machines_are_of_level_3() {
         assert_eq!(Level::of(&build()), Level::L3, "{:?}", objections(&build()));
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 11] = [
             ("emulated", |it| it.guest = Some(GuestKind::Tcg)),
             ("container", |it| it.guest = Some(GuestKind::Nspawn)),
             ("guest is unknown", |it| it.guest = None),
@@ -101,6 +103,9 @@ mod tests {
                     submitter: Submitter::root(),
                     at: Timestamp::UNIX_EPOCH,
                 });
+            }),
+            ("commands of clients", |it| {
+                it.interactive.commands = Some(config::exec::CommandLimits::default());
             }),
             ("image is unknown", |it| it.inputs = None),
             ("no digest", |it| {

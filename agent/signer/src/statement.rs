@@ -96,6 +96,7 @@ fn external_parameters(build: &Build) -> Value {
         sources,
         interactive,
         hold,
+        commands,
         target,
         priority,
         resources,
@@ -123,6 +124,9 @@ fn external_parameters(build: &Build) -> Value {
         "secrets": secrets,
         "console": build.typists,
     });
+    if let Some(limits) = commands {
+        parameters["commands"] = json!(limits);
+    }
     if let Some(task) = &build.controller {
         parameters["controller"] = json!(task);
     }

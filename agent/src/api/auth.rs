@@ -190,10 +190,13 @@ fn read_tokens(paths: &[PathBuf]) -> io::Result<Vec<Token>> {
 }
 
 /// The routes that change something and need only [`Scope::Submit`].
-const SUBMIT_ROUTES: [(Method, &str); 11] = [
+const SUBMIT_ROUTES: [(Method, &str); 13] = [
     (Method::PUT, "/api/v1/sources/{sha256}"),
     (Method::POST, "/api/v1/builds"),
     (Method::POST, "/api/v1/builds/{id}/cancel"),
+    // An administrator or the submitter of the build.
+    (Method::POST, "/api/v1/builds/{id}/exec"),
+    (Method::POST, "/api/v1/builds/{id}/stop"),
     (Method::POST, "/api/v1/schedules"),
     (Method::DELETE, "/api/v1/schedules/{name}"),
     (Method::POST, "/api/v1/schedules/{name}/run"),

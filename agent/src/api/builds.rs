@@ -244,6 +244,7 @@ impl From<ForkRefusal> for ApiError {
             ForkRefusal::NotRunning(..)
             | ForkRefusal::Container(_)
             | ForkRefusal::Secrets(_)
+            | ForkRefusal::Driven(_)
             | ForkRefusal::Trial(..)
             | ForkRefusal::Busy(_)
             | ForkRefusal::Rejected(..)

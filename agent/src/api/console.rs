@@ -224,7 +224,7 @@ pub(super) async fn attach(
 ) -> Result<Response, ApiError> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
-    let upgrade = upgrade(&mut request)?;
+    let upgrade = upgrade(&mut request, CONSOLE_PROTOCOL)?;
     let session = debug_session::attach(&agent, build, submitter).await?;
     let console = session.console.clone();
     let not_recorded = std::future::ready(Ok(()));
@@ -239,23 +239,32 @@ fn connect(
     before_input: impl Future<Output = io::Result<()>> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let is_interactive = request.method() == Method::POST;
-    let upgrade = upgrade(&mut request)?;
+    let upgrade = upgrade(&mut request, CONSOLE_PROTOCOL)?;
     relay(console, is_interactive, upgrade, None, before_input)
 }
 
 /// Returns the upgrade of the request's connection.
 ///
 /// # Errors
-/// The request does not ask for an upgrade to the console protocol.
-fn upgrade(request: &mut Request) -> Result<OnUpgrade, ApiError> {
+/// The request does not ask for an upgrade to this protocol.
+pub(super) fn upgrade(request: &mut Request, protocol: &str) -> Result<OnUpgrade, ApiError> {
     let requested = request.headers().get(header::UPGRADE);
-    let is_console = requested.is_some_and(|protocol| protocol == CONSOLE_PROTOCOL);
+    let is_requested = requested.is_some_and(|it| it == protocol);
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    upgrade.filter(|_| is_console).ok_or_else(|| {
+    upgrade.filter(|_| is_requested).ok_or_else(|| {
         ApiError::bad_request(format!(
-            "a console needs the header `Upgrade: {CONSOLE_PROTOCOL}`"
+            "this request needs the header `Upgrade: {protocol}`"
         ))
     })
+}
+
+/// Returns the answer that switches to a protocol.
+pub(super) fn switch(protocol: &'static str) -> Response {
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static(protocol)),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
 /// Relays between the upgraded connection and the console in a task of its own, which ends
@@ -277,9 +286,5 @@ fn relay(
             debug!(error = &error as &dyn Error, "console connection failed");
         }
     });
-    let headers = [
-        (header::CONNECTION, HeaderValue::from_static("upgrade")),
-        (header::UPGRADE, HeaderValue::from_static(CONSOLE_PROTOCOL)),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    Ok(switch(CONSOLE_PROTOCOL))
 }

@@ -128,6 +128,11 @@ fn check_schedulable(new: &NewSchedule) -> Result<(), ApiError> {
             "a scheduled build cannot have a breakpoint; it can be held when it fails",
         ));
     }
+    if build.commands.is_some() {
+        return Err(ApiError::bad_request(
+            "a scheduled build cannot wait for commands; `buildhost guest start` starts such a guest",
+        ));
+    }
     if !build.after.is_empty() {
         return Err(ApiError::bad_request(
             "a scheduled build cannot depend on other builds, which have finished when it runs again",

@@ -4,10 +4,10 @@
 mod actions;
 mod answer;
 mod builds;
-mod log;
-mod log_file;
 mod console;
 mod host;
+mod log;
+mod log_file;
 mod login;
 mod machines;
 mod overview;

@@ -138,6 +138,7 @@ fn request_of(build: &ProjectBuild, machine: MachineName) -> Request {
         sources: Vec::<Source>::new(),
         interactive: None,
         hold: false,
+        commands: None,
         target: None,
         priority: build.priority,
         resources: config::builds::Resources::default(),

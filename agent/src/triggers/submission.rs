@@ -140,8 +140,8 @@ pub(crate) async fn coalesce(
     request: &Request,
     toolchain: &ToolchainName,
 ) -> Result<Option<Build>, RecordsError> {
-    let is_interactive = request.interactive.is_some() || request.hold;
-    if !request.coalesce || is_interactive {
+    let is_own = request.interactive.is_some() || request.hold || request.commands.is_some();
+    if !request.coalesce || is_own {
         return Ok(None);
     }
     let priority = request.priority;
@@ -177,6 +177,7 @@ async fn find_equivalent(
                 && build.secrets == request.secrets
                 && build.forked_from.is_none()
                 && build.controller.is_none()
+                && build.interactive.commands.is_none()
         })
         .collect();
     if same.iter().all(|build| build.state != State::Queued) && !same.is_empty() {

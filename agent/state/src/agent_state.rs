@@ -122,6 +122,7 @@ impl AgentState {
             uids: Uids::new(settings.guests.uids, run_dir.clone()),
             run_dir,
             consoles: ConsoleRegistry::default(),
+            commands: session::commands::CommandRegistry::default(),
             metrics: Arc::clone(&telemetry.metrics),
         };
         let paths = StatePaths::new(&settings.paths.state);

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::exec::CommandLimits;
 use crate::task::Breakpoint;
 
 /// The interactive options of a build, and its current hold.
@@ -17,6 +18,9 @@ pub struct Interactive {
     /// Holds the guest when the build fails.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hold: bool,
+    /// The limits of a driven guest; `None` for all other builds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commands: Option<CommandLimits>,
     /// The current hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<Hold>,

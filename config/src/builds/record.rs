@@ -366,6 +366,7 @@ impl Build {
             sources,
             interactive,
             hold,
+            commands,
             target,
             priority,
             resources,
@@ -414,6 +415,7 @@ impl Build {
             interactive: Interactive {
                 breakpoint: interactive,
                 hold,
+                commands,
                 held: None,
                 copies: None,
             },
@@ -472,6 +474,7 @@ impl Build {
             sources: self.sources.clone(),
             interactive: self.interactive.breakpoint,
             hold: self.interactive.hold,
+            commands: self.interactive.commands,
             target: Some(self.target.clone()),
             priority: self.priority,
             resources: self.resources.clone(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ControllerTask, Priority, Resources, Submitter, Target};
+use crate::exec::CommandLimits;
 use crate::names::{BuildId, MachineName, ProjectName, SecretName, ToolchainName};
 use crate::task::{Breakpoint, Source};
 
@@ -23,6 +24,9 @@ pub struct Request {
     /// Holds the guest when the build fails.
     #[serde(default)]
     pub hold: bool,
+    /// Starts a driven guest: it has no sources, and waits for commands within these limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<CommandLimits>,
     /// The name of the build's subject; by default taken from the first source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,

@@ -1,4 +1,4 @@
-//! Consoles: HTTP connections that are upgraded to the serial line of a guest.
+//! HTTP connections that are upgraded: to the serial line of a guest, or to the streams of a command.
 
 use std::error::Error;
 use std::io;
@@ -8,8 +8,8 @@ use std::thread;
 
 use config::builds::CONSOLE_PROTOCOL;
 use config::{BuildId, MachineName, NameError};
-use hyper::header::{CONNECTION, UPGRADE};
-use hyper::{Method, StatusCode};
+use hyper::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use sys::command::Running;
 use tokio::io::copy_bidirectional;
@@ -61,6 +61,18 @@ pub enum Access {
     ReadWrite,
 }
 
+#[cfg(test)]
+impl Console {
+    /// Returns a connection over this stream.
+    pub(crate) fn of(stream: net::UnixStream) -> Self {
+        Self {
+            stream,
+            received: Vec::new(),
+            _relay: None,
+        }
+    }
+}
+
 impl Client {
     /// Connects to the console of a running guest.
     pub fn console(&self, target: &ConsoleTarget, access: Access) -> Result<Console> {
@@ -72,20 +84,38 @@ impl Client {
             Access::Read => Method::GET,
             Access::ReadWrite => Method::POST,
         };
-        connect(&self.endpoint, method, &path)
+        let body = Body::default();
+        connect(&self.endpoint, method, &path, CONSOLE_PROTOCOL, body)
     }
 
     /// Boots a copy of the guest that is held for a build, and connects to its console.
     pub fn attach(&self, id: BuildId) -> Result<Console> {
-        connect(&self.endpoint, Method::POST, &format!("builds/{id}/attach"))
+        let (path, body) = (format!("builds/{id}/attach"), Body::default());
+        connect(&self.endpoint, Method::POST, &path, CONSOLE_PROTOCOL, body)
     }
 }
 
-/// Connects to a console, on a connection of its own.
-fn connect(endpoint: &Endpoint, method: Method, path: &str) -> Result<Console> {
+/// Sends a request with a JSON document, or none, on a connection of its own, which switches to the
+/// protocol.
+pub(crate) fn connect(
+    endpoint: &Endpoint,
+    method: Method,
+    path: &str,
+    protocol: &str,
+    body: Body,
+) -> Result<Console> {
     let http = Http::new(endpoint.clone())?;
     let runtime = http::runtime()?;
-    let (stream, received) = runtime.block_on(upgrade(&http, method, path))?;
+    let (stream, received) = runtime.block_on(async {
+        let request = http
+            .request(method, path)
+            .header(CONNECTION, "upgrade")
+            .header(UPGRADE, protocol)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body)
+            .map_err(failed)?;
+        upgrade(&http, request).await
+    })?;
     match stream {
         Stream::Unix { io, relay } => {
             let stream = io.into_std().map_err(failed)?;
@@ -106,18 +136,12 @@ fn connect(endpoint: &Endpoint, method: Method, path: &str) -> Result<Console> {
 
 /// Sends the request and takes the connection over after the agent has switched protocols. Returns
 /// it with what has arrived behind the answer.
-async fn upgrade(http: &Http, method: Method, path: &str) -> Result<(Stream, Vec<u8>)> {
-    let request = http
-        .request(method, path)
-        .header(CONNECTION, "upgrade")
-        .header(UPGRADE, CONSOLE_PROTOCOL)
-        .body(Body::default())
-        .map_err(failed)?;
+async fn upgrade(http: &Http, request: Request<Body>) -> Result<(Stream, Vec<u8>)> {
     let response = timeout(ANSWER_LIMIT, http.send(request))
         .await
         .map_err(failed)??;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(failed("the agent did not switch to the console"));
+        return Err(failed("the agent did not switch protocols"));
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(failed)?;
     let parts = upgraded
@@ -144,7 +168,7 @@ fn bridge(runtime: Runtime, mut stream: Stream) -> io::Result<net::UnixStream> {
     Ok(own)
 }
 
-fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> ClientError {
+pub(crate) fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> ClientError {
     ClientError::Console(error.into())
 }
 
@@ -168,7 +192,9 @@ mod tests {
             stream.write_all(answer.as_bytes()).unwrap();
             String::from_utf8_lossy(&request[..count]).into_owned()
         });
-        let console = connect(&Endpoint::Socket(socket), Method::POST, "builds/7/console");
+        let (path, body) = ("builds/7/console", Body::default());
+        let endpoint = Endpoint::Socket(socket);
+        let console = connect(&endpoint, Method::POST, path, CONSOLE_PROTOCOL, body);
         (console, server.join().unwrap())
     }
 

@@ -130,8 +130,8 @@ pub enum ClientError {
     /// The document cannot be written where the caller wants it: not the agent's fault.
     #[error("cannot write what the agent sends")]
     Write(#[source] std::io::Error),
-    /// The connection to a console failed.
-    #[error("cannot connect to the console")]
+    /// The connection to a console or a command failed.
+    #[error("the connection to the guest failed")]
     Console(#[source] Box<dyn Error + Send + Sync>),
     /// The filter of a listing cannot be written into an address.
     #[error("cannot encode the filter")]

@@ -27,7 +27,7 @@ use crate::endpoint::Endpoint;
 use crate::error::ConnectError;
 use crate::{ANSWER_LIMIT, Client, ClientError, Created, Result};
 
-pub(crate) use body::Body;
+pub(crate) use body::{Body, boxed};
 
 /// The size of a document that is read into memory.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;

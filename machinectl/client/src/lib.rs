@@ -10,6 +10,7 @@ mod console;
 mod controllers;
 mod endpoint;
 mod error;
+mod exec;
 mod http;
 mod layers;
 mod machines;
@@ -31,6 +32,7 @@ pub use endpoint::{
     AddressError, AgentUrl, BearerToken, Endpoint, HostAddress, NetworkEndpoint, SshEndpoint,
 };
 pub use error::{ClientError, ConnectError};
+pub use exec::{Exec, ExecError};
 
 /// The result of a request.
 pub type Result<T, E = ClientError> = std::result::Result<T, E>;

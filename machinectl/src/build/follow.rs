@@ -15,7 +15,7 @@ use crate::options::Follow;
 use crate::output::Output;
 
 /// The time between two requests for a build's state.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(200);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Prints the number of a submitted build, or follows it.
 pub(crate) fn finish_submission(

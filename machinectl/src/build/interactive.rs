@@ -229,7 +229,7 @@ fn console(
 
 /// Waits for the outcome of a build whose guest has ended, and fails if the build has failed. A
 /// build that is queued again, because its host or its agent failed, is not waited for.
-fn outcome(client: &Client, id: BuildId, output: &Output) -> Result<(), Failure> {
+pub(crate) fn outcome(client: &Client, id: BuildId, output: &Output) -> Result<(), Failure> {
     loop {
         let build = client.build(id)?;
         if let Some(outcome) = build.outcome {

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::{self, Stdio};
 
 use config::cache::PORT as CACHE_PORT;
+use config::exec::TCP_PORT as COMMANDS_PORT;
 use config::hashserv::PORT as HASHSERV_PORT;
 use config::secrets::TCP_PORT as SECRETS_PORT;
 use config::task::{GATEWAY, GATEWAY_BUILD2, GUEST, LOG_TCP_PORT, PR_PORT};
@@ -103,7 +104,7 @@ route add default via {GATEWAY}
 fn filter(link: LinkType) -> String {
     let ports = TRANSFER_PORTS.replace(' ', "-");
     // A virtual machine has virtio ports for its log and its secrets.
-    let all = format!("{PR_PORT}, {CACHE_PORT}, {HASHSERV_PORT}");
+    let all = format!("{PR_PORT}, {COMMANDS_PORT}, {CACHE_PORT}, {HASHSERV_PORT}");
     let tcp = match link {
         LinkType::Tap => all,
         LinkType::Veth => format!("{all}, {LOG_TCP_PORT}, {SECRETS_PORT}"),

@@ -25,7 +25,7 @@ use tracing::warn;
 
 use super::collect::Collected;
 use super::new_guest::NewGuest;
-use super::{RESULTS, boot, cache, files, hashserv, logs, progress, secrets};
+use super::{RESULTS, boot, cache, driven, files, hashserv, logs, progress, secrets};
 use crate::runner::{self, Bounds, GuestSource, JobError};
 use crate::{disk_use, limits, snapshot};
 pub(super) use copy::start_copy;
@@ -190,6 +190,7 @@ async fn adopt_guest(
         secrets: secrets.as_ref().cloned().unwrap_or_default(),
         cache: cache::of_adopted_guest(agent, build).await,
         hashserv: hashserv::of_build(agent, build),
+        commands: driven::of_build(agent, build, limits.idle),
         elapsed: Duration::try_from(elapsed.unwrap_or_default()).unwrap_or_default() + earlier,
         contacted,
         fork: build.forked_from.map(|origin| origin.identity()),
@@ -203,7 +204,7 @@ async fn adopt_guest(
         agent,
         build,
         GuestSource::Adopt(Box::new(spec)),
-        limits,
+        driven::limits(build, limits),
         cancel,
     )
     .await

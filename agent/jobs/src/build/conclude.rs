@@ -44,8 +44,8 @@ pub fn conclude(
     if let Some(message) = end_trial_run(&mut build, &verdict) {
         return queued(build, message, now);
     }
-    let verdict = match build.forked_from {
-        Some(origin) => unrepeatable(verdict, origin),
+    let verdict = match unrepeatable_state(&build) {
+        Some(state) => unrepeatable(verdict, &state),
         None => verdict,
     };
     let (outcome, message) = match verdict {
@@ -117,14 +117,24 @@ fn end_trial_run(build: &mut Build, verdict: &Verdict) -> Option<String> {
     ))
 }
 
-/// Returns the verdict on an attempt of a copy. Its guest continued at an instant of another
-/// build, which is gone, so that it is not repeated.
-fn unrepeatable(verdict: Verdict, origin: ForkOrigin) -> Verdict {
+/// Returns the state of a build's guest that another attempt would not have, for people: a copy
+/// continued at an instant of another build, and a driven guest has run the commands of clients.
+fn unrepeatable_state(build: &Build) -> Option<String> {
+    if let Some(ForkOrigin { build, .. }) = build.forked_from {
+        return Some(format!(
+            "it continued as a copy of build {build}, and that instant cannot be repeated"
+        ));
+    }
+    let is_driven = build.interactive.commands.is_some() && build.first_contact().is_some();
+    is_driven.then(|| "its guest ran commands, which cannot be repeated".to_owned())
+}
+
+/// Returns the verdict on an attempt with a state that cannot be repeated.
+fn unrepeatable(verdict: Verdict, state: &str) -> Verdict {
     match verdict {
-        Verdict::HostFailed(message) | Verdict::Interrupted(message) => Verdict::Lost(format!(
-            "{message}; it continued as a copy of build {}, and that instant cannot be repeated",
-            origin.build
-        )),
+        Verdict::HostFailed(message) | Verdict::Interrupted(message) => {
+            Verdict::Lost(format!("{message}; {state}"))
+        }
         verdict => verdict,
     }
 }
@@ -207,6 +217,25 @@ mod tests {
                 after.message
             );
         }
+    }
+
+    #[test]
+    fn a_driven_guest_is_repeated_only_before_it_could_run_commands() {
+        let interrupted = || Verdict::Interrupted("the host agent was stopped".into());
+        let mut driven = build(1);
+        driven.interactive.commands = Some(config::exec::CommandLimits::default());
+        let mut starting = driven.clone();
+        starting.phases.pop();
+        let now = Timestamp::UNIX_EPOCH;
+        let after = conclude(driven, interrupted(), &RULES, now).unwrap();
+        assert_eq!(after.outcome, Some(Outcome::Abnormal));
+        assert!(
+            after.message.ends_with("cannot be repeated"),
+            "{}",
+            after.message
+        );
+        let after = conclude(starting, interrupted(), &RULES, now).unwrap();
+        assert_eq!((after.state, after.outcome), (State::Queued, None));
     }
 
     #[test]

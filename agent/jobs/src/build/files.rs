@@ -53,6 +53,7 @@ pub fn task(agent: &AgentState, build: &Build) -> Task {
         toolchain: build.toolchain.clone(),
         interactive: build.interactive.breakpoint,
         hold: build.interactive.hold || agent.settings().builds.hold_always,
+        commands: build.interactive.commands.is_some(),
         log_bytes_max: Some(agent.settings().builds.log_bytes_max),
         secrets: build.secrets.clone(),
         cache: cache::mode(agent, build),

@@ -16,7 +16,7 @@ use sys::blocking::blocking;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{boot, cache, files, hashserv, inputs, secrets};
+use super::{boot, cache, driven, files, hashserv, inputs, secrets};
 use crate::runner::{GuestSource, JobError};
 use crate::{limits, ready, snapshot};
 
@@ -85,6 +85,8 @@ impl NewGuest {
         });
         build.restored = boot == Ok(StartKind::Restored);
         let limits = limits::of_attempt(&agent.settings(), build, &machine);
+        let quiet_max = limits.idle;
+        let limits = driven::limits(build, limits);
         inputs::record_policy(agent, build, &machine, &limits, boot.err());
         let (shared_memory, load) = if build.restored {
             memory(agent, &snapshot)
@@ -108,6 +110,7 @@ impl NewGuest {
             cache: cache::of_new_guest(agent, build).await,
             preload: Preload::default(),
             hashserv: hashserv::of_build(agent, build),
+            commands: driven::of_build(agent, build, quiet_max),
             copy: None,
         });
         // Before the start: the agent that adopts the guest must know its kind.

@@ -307,7 +307,8 @@ fn party(error: &JobError) -> Party {
         },
         JobError::Manifest(_)
         | JobError::Session(SessionError::Options)
-        | JobError::SecretsUnknown(_) => Party::Guest,
+        | JobError::SecretsUnknown(_)
+        | JobError::CommandsUnknown(_) => Party::Guest,
         JobError::Secrets(error) => match error {
             SecretsError::Missing(_) | SecretsError::Forbidden { .. } => Party::Guest,
             SecretsError::Exists(_)

@@ -271,6 +271,7 @@ fn request(member: &Member, taken: &Taken, boost: Option<&Machine>, now: Timesta
         sources: Vec::new(),
         interactive: None,
         hold: false,
+        commands: None,
         target: taken.package.parse::<Target>().ok(),
         priority: config::builds::Priority::default(),
         resources: boost.map(boosted).unwrap_or_default(),

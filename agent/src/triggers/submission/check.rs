@@ -67,10 +67,29 @@ impl From<SecretsError> for InvalidRequest {
 /// Checks the form of a request, without the state of the host.
 pub(crate) fn check_form(request: &Request) -> Result<(), InvalidRequest> {
     let refuse = |reason: String| Err(InvalidRequest::Malformed(reason));
+    if request.commands.is_some() {
+        check_driven(request)?;
+        return check_unresolved(request);
+    }
     if request.sources.is_empty() && request.interactive != Some(Breakpoint::Start) {
         return refuse("a build needs at least one source".into());
     }
     check_unresolved(request)
+}
+
+/// Checks that a request for a driven guest asks for nothing that belongs to a task.
+fn check_driven(request: &Request) -> Result<(), InvalidRequest> {
+    let refuse = |reason: &str| Err(InvalidRequest::Malformed(reason.to_owned()));
+    if !request.sources.is_empty() {
+        return refuse("a guest for commands has no sources: copy files into it when it runs");
+    }
+    if request.interactive.is_some() || request.hold {
+        return refuse("a guest for commands has neither breakpoints nor a hold");
+    }
+    if request.project.is_some() {
+        return refuse("a guest for commands builds no project");
+    }
+    Ok(())
 }
 
 /// Checks a request as [`check_form`] does, but for its sources, which may come later.

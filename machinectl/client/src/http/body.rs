@@ -19,7 +19,7 @@ const PIECE: usize = 64 * 1024;
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Returns a body of a document in memory.
-pub(super) fn boxed(
+pub(crate) fn boxed(
     body: impl body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
 ) -> Body {
     body.map_err(|never| match never {}).boxed_unsync()

@@ -50,6 +50,8 @@ pub(in crate::build) async fn start_copy(
             cache: cache::of_new_guest(agent, build).await,
             preload: Preload::default(),
             hashserv: hashserv::of_build(agent, build),
+            // A driven guest is not forked.
+            commands: None,
             copy: Some(GuestCopy {
                 identity: origin.identity(),
                 elapsed: elapsed_before(build),

@@ -132,6 +132,11 @@ impl BuildGuest<'_> {
             let toolchain = self.build.toolchain.clone();
             return (Err(JobError::SecretsUnknown(toolchain)), None);
         }
+        if session.ignores_commands() {
+            session.kill().await;
+            let toolchain = self.build.toolchain.clone();
+            return (Err(JobError::CommandsUnknown(toolchain)), None);
+        }
         let masked = directory.clone();
         let masked = blocking(move || secrets::mask_files(&masked, &secrets.mask())).await;
         if let Err(error) = masked {
