@@ -32,4 +32,5 @@ mod toolchains;
 mod volumes;
 mod web;
 mod web_console;
+mod web_machines;
 mod web_sessions;

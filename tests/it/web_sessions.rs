@@ -12,19 +12,25 @@ use super::openapi::check;
 const BUILDS: &str = "/api/v1/builds";
 
 /// A browser: it follows no redirection, and says which page makes a request.
-struct Browser<'h> {
+pub(super) struct Browser<'h> {
     host: &'h ApiHost,
     cookie: String,
 }
 
 impl<'h> Browser<'h> {
-    fn new(host: &'h ApiHost) -> Self {
+    pub(super) fn new(host: &'h ApiHost) -> Self {
         let cookie = String::new();
         Self { host, cookie }
     }
 
     /// Sends a request with headers in place of those of this server's own page.
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+    pub(super) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Response {
         let client = Client::builder().redirect(Policy::none()).build().unwrap();
         let url = format!("http://{}{path}", self.host.address);
         let request = request(&client, method, &url).header("cookie", &self.cookie);
@@ -37,13 +43,13 @@ impl<'h> Browser<'h> {
     }
 
     /// Sends a request of this server's own page.
-    fn ask(&self, method: &str, path: &str, body: &str) -> Response {
+    pub(super) fn ask(&self, method: &str, path: &str, body: &str) -> Response {
         let origin = format!("http://{}", self.host.address);
         self.send(method, path, &[("origin", &origin)], body)
     }
 
     /// Sends a form of the login page, and keeps the cookie.
-    fn sign_in(&mut self, form: &str) -> Response {
+    pub(super) fn sign_in(&mut self, form: &str) -> Response {
         let response = self.ask("POST", "/login", form);
         if let Some(cookie) = response.headers().get("set-cookie") {
             let cookie = cookie.to_str().unwrap();

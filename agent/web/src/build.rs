@@ -122,6 +122,13 @@ impl BuildPage {
         self.build.state == State::Finished && self.frame.viewer.may_submit()
     }
 
+    /// Returns true if the build has a guest whose console can be watched.
+    fn has_console(&self) -> bool {
+        let held = self.build.interactive.held.map(|held| held.kind);
+        let runs = matches!(self.build.state, State::Starting | State::Running);
+        runs || held == Some(HoldKind::Guest)
+    }
+
     fn can_resume(&self) -> bool {
         let held = self.build.interactive.held.map(|held| held.kind);
         held == Some(HoldKind::Breakpoint) && self.frame.viewer.may_administer()

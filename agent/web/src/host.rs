@@ -46,13 +46,24 @@ pub struct DoctorPage {
 }
 
 impl HostPage {
+    /// Returns the notices, without the one about the drain, which the page shows itself.
+    fn notices<'s>(&self, status: &'s Status) -> impl Iterator<Item = &'s String> {
+        let drained = self.drained.as_ref().map(Drained::message);
+        let notices = status.notices.iter();
+        notices.filter(move |it| {
+            drained
+                .as_ref()
+                .is_none_or(|message| !it.starts_with(message))
+        })
+    }
+
     fn ago(&self, at: &Timestamp) -> Ago {
         Ago::new(*at, self.now)
     }
 
     #[expect(clippy::unused_self, reason = "templates call methods")]
-    fn size(&self, bytes: &u64) -> String {
-        size(*bytes)
+    fn size(&self, bytes: u64) -> String {
+        size(bytes)
     }
 
     #[expect(clippy::unused_self, reason = "templates call methods")]
@@ -65,7 +76,7 @@ impl HostPage {
     }
 
     #[expect(clippy::unused_self, reason = "templates call methods")]
-    fn run_class(&self, result: &RunResult) -> &'static str {
+    fn run_class(&self, result: RunResult) -> &'static str {
         match result {
             RunResult::Failed => "bad",
             RunResult::Submitted | RunResult::Coalesced => "good",

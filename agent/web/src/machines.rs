@@ -1,7 +1,7 @@
 //! The pages of machines: the list, one machine, and the differences between two revisions.
 
 use askama::Template;
-use config::builds::Readiness;
+use config::builds::{ImageState, Readiness};
 use config::machines::{
     DIFFERENCES_MAX, Difference, DifferenceKind, Machine, MachineImage, MachineRevision,
     MachineSummary, RevisionDiff,
@@ -138,6 +138,14 @@ impl MachinePage {
                 "" => format!("builds start {}", known.start),
                 message => format!("builds start {}: {message}", known.start),
             })
+    }
+
+    #[expect(clippy::unused_self, reason = "templates call methods")]
+    fn missing_class(&self, image: &Readiness) -> &'static str {
+        match image.image {
+            ImageState::Failed => "bad",
+            _ => "idle",
+        }
     }
 
     /// Returns the toolchains whose image does not exist yet.

@@ -234,7 +234,8 @@ pub(super) fn recent(
     zone: &TimeZone,
 ) -> Recent {
     let progress = progress(build, now);
-    let url = format!("/api/v1/builds/{}", build.id);
+    let page = format!("/builds/{}", build.id);
+    let url = format!("/api/v1{page}");
     let targets: Vec<_> = build.target.names().collect();
     let start = start(build.started, build.submitted);
     let completed = build.finished.unwrap_or(start);
@@ -243,7 +244,7 @@ pub(super) fn recent(
     let seconds = seconds / 1_000_000;
     Recent {
         id: build.id.0,
-        dashboard_url: url.clone(),
+        dashboard_url: page.clone(),
         buildrequest_id: Some(build.id.0),
         recipes_parsed_percentage: float_percent(progress.parse),
         repos_cloned_percentage: float_percent(progress.clone),
@@ -255,16 +256,16 @@ pub(super) fn recent(
         },
         state: state_name(build, is_cancelling, &progress),
         errors: progress.errors,
-        dashboard_errors_url: format!("{url}#errors"),
+        dashboard_errors_url: format!("{page}#errors"),
         warnings: progress.warnings,
-        dashboard_warnings_url: format!("{url}#warnings"),
+        dashboard_warnings_url: format!("{page}#warnings"),
         buildtime: format!(
             "{:02}:{:02}:{:02}",
             seconds / 3600,
             seconds / 60 % 60,
             seconds % 60
         ),
-        buildtime_url: url.clone(),
+        buildtime_url: page,
         rebuild_url: "/api/v1/builds".to_owned(),
         cancel_url: format!("{url}/cancel"),
         is_default_project_build: build.project.is_none(),
