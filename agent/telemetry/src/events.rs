@@ -176,12 +176,17 @@ impl Events {
         }
         let data = json!({
             "id": build.id,
+            "target": build.target,
+            "submitter": build.submitter,
             "machine": build.machine,
             "toolchain": build.toolchain,
+            "revision": build.revision,
             "state": build.state,
             "outcome": build.outcome,
             "message": build.message,
             "attempts": build.attempts,
+            "packages": build.packages,
+            "held": build.interactive.held,
         });
         let subject = Subject::Build(build.id, build.state, build.attempts);
         self.publish(subject, &data);
