@@ -1,4 +1,4 @@
-// Reads lines of a log when it is scrolled, and follows one that grows.
+// Reads and follows the lines of a log.
 (() => {
   const log = document.querySelector(".log[data-source]");
   if (!log) return;
@@ -45,7 +45,7 @@
   const end = () => { log.scrollTop = log.scrollHeight; };
   const follow = () => {
     events?.close();
-    if (!box.checked) return;
+    if (!box.checked || document.hidden) return;
     events = new EventSource(url(log.dataset.stream, last() + 1));
     events.addEventListener("lines", (event) => {
       log.querySelector(".none")?.remove();
@@ -58,6 +58,7 @@
     box.closest("label").hidden = false;
     box.addEventListener("change", () => { if (box.checked) end(); follow(); });
     log.addEventListener("wheel", (event) => { if (event.deltaY < 0) box.checked = false; }, { passive: true });
+    document.addEventListener("visibilitychange", follow);
     follow();
   }
   const target = location.hash && rows.querySelector(location.hash) || rows.querySelector(".here") || rows.querySelector(".err");

@@ -1,4 +1,4 @@
-// Reads sections with `data-live` again after events, at most once a second.
+// Reads sections with `data-live` again after events.
 (() => {
   const sections = () => document.querySelectorAll("[data-live]");
   const live = document.getElementById("live");
@@ -12,7 +12,6 @@
   });
   setInterval(tick, 5000);
 
-  let waits = false, dirty = false;
   const read = async () => {
     const answer = await fetch(location);
     if (!answer.ok) return;
@@ -26,20 +25,24 @@
       old.replaceChildren(...now.childNodes);
       if (place >= 0) stops()[place]?.focus();
     });
-    document.title = fresh.title;
   };
+  let waits = false, events;
   const changed = () => {
-    if (document.hidden) { dirty = true; return; }
-    if (waits) return;
+    if (waits || document.hidden) return;
     waits = true;
     setTimeout(() => { waits = false; read().catch(() => {}); }, 1000);
   };
-  if (sections().length) {
-    const events = new EventSource("/events");
-    events.onopen = () => show("live");
+  const listen = () => {
+    events?.close();
+    if (document.hidden) return;
+    events = new EventSource("/events");
+    events.onopen = () => { show("live"); changed(); };
     events.onerror = () => show("offline");
     ["build", "progress", "deleted", "machine", "trial", "notices", "reset"]
       .forEach((kind) => events.addEventListener(kind, changed));
-    document.addEventListener("visibilitychange", () => { if (!document.hidden && dirty) { dirty = false; changed(); } });
+  };
+  if (sections().length) {
+    listen();
+    document.addEventListener("visibilitychange", listen);
   }
 })();

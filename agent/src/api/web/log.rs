@@ -174,7 +174,13 @@ pub(super) async fn lines(
     let directory = directory(&agent, &build, query.attempt).await?;
     let is_complete = is_over(&build, query.attempt);
     let count = query.count.unwrap_or(WINDOW_LINES).min(LINES_MAX);
-    let (_, html) = part(&logs, directory, is_complete, query.find, query.from, count).await?;
+    let wanted = Part {
+        find: query.find,
+        from: query.from,
+        count,
+        skips: false,
+    };
+    let (_, html) = part(&logs, directory, is_complete, wanted).await?;
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
@@ -182,27 +188,35 @@ pub(super) async fn lines(
     Ok((headers, html).into_response())
 }
 
+/// Some lines of a log.
+struct Part {
+    /// The text that is marked.
+    find: String,
+    /// The first line.
+    from: u64,
+    /// The number of lines.
+    count: u64,
+    /// True if lines are skipped that are far before the end: their reader would never see the end.
+    skips: bool,
+}
+
 /// Returns the number of the line after a part of a log, and the part as HTML.
 async fn part(
     logs: &Arc<LogFiles>,
     directory: PathBuf,
     is_complete: bool,
-    find: String,
-    from: u64,
-    count: u64,
+    part: Part,
 ) -> Result<(u64, String), ApiError> {
+    let from = part.from;
     let logs = Arc::clone(logs);
     let read = move || -> io::Result<LogWindow> {
         let log = logs.open(&directory, is_complete)?;
-        // A reader that is far behind would never see the end.
-        let is_behind = !is_complete && count == BEHIND_MAX;
-        let newest = log.index.lines().saturating_sub(BEHIND_MAX / 2);
-        let from = match log.index.lines().checked_sub(from) {
-            Some(behind) if is_behind && behind > BEHIND_MAX => newest,
-            _ => from,
-        };
-        let (text, offset, first) = log.lines(from, count)?;
-        let needle = Needle::new(&find);
+        let lines = log.index.lines();
+        let is_behind = part.skips && lines.saturating_sub(part.from) > BEHIND_MAX;
+        let newest = lines.saturating_sub(BEHIND_MAX / 2);
+        let from = if is_behind { newest } else { part.from };
+        let (text, offset, first) = log.lines(from, part.count)?;
+        let needle = Needle::new(&part.find);
         let options = WindowOptions {
             find: needle.as_ref(),
             here: None,
@@ -277,10 +291,15 @@ impl Stream {
             let attempt = self.query.attempt;
             let is_complete = is_over(&build, attempt) || build.state == BuildState::Finished;
             let directory = directory(&self.agent, &build, attempt).await.ok()?;
-            let (find, from) = (self.query.find.clone(), self.next);
-            let part = part(&self.logs, directory, is_complete, find, from, BEHIND_MAX);
+            let wanted = Part {
+                find: self.query.find.clone(),
+                from: self.next,
+                count: BEHIND_MAX,
+                skips: !is_complete,
+            };
+            let part = part(&self.logs, directory, is_complete, wanted);
             let (next, html) = part.await.ok()?;
-            if next > from {
+            if next > self.next {
                 self.next = next;
                 return Some(format!("id: {next}\nevent: lines\ndata: {html}\n\n"));
             }
