@@ -3,8 +3,8 @@
 //! usage: `web-demo [BUILDS] [SETTING...]`
 //!
 //! Prints the address of the pages, and follows commands on its standard input, one a line: `log TEXT`
-//! adds a line to the log of the first running build, `end` ends that build. Answers `ok`. Ends with
-//! its input.
+//! adds a line to the log of the first running build, `end` ends that build, and `large` records
+//! 100,000 builds, of which the first has a log of 1.3 million lines. Answers `ok`. Ends with its input.
 
 use std::io::{self, BufRead, Write};
 
@@ -23,8 +23,13 @@ fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "http://{} {}", demo.api.address, demo.running[0].id)?;
     for line in io::stdin().lock().lines() {
-        match line?.split_once(' ') {
+        let line = line?;
+        match line.split_once(' ') {
             Some(("log", text)) => demo.log_more(&format!("{text}\n")),
+            _ if line == "large" => {
+                demo.multiply(100_000);
+                demo.long_log(1_300_000);
+            }
             _ => demo.end(),
         }
         writeln!(out, "ok")?;
