@@ -144,6 +144,12 @@ fn parse(program: Program, arguments: &[OsString]) -> Result<Parsed, clap::Error
     })
 }
 
+/// Returns the global options of a command line, if it is one.
+pub(crate) fn options_of(arguments: &[OsString]) -> Option<GlobalOptions> {
+    let parsed = parse(Program::Buildhost, arguments).ok()?;
+    Some(parsed.cli.options)
+}
+
 /// Returns the path of the command below the program.
 fn path(mut matches: &ArgMatches) -> String {
     let mut path = Vec::new();

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use clap::Arg;
 use clap::builder::StyledStr;
 
-use crate::options::HOST_ID;
+use crate::options::{COLOR_ID, HOST_ID};
 use crate::reach;
 
 const VOLUME: &str = "volume";
@@ -204,6 +204,11 @@ fn uses(path: &str, option: &Arg) -> bool {
     if option.get_id() == HOST_ID {
         return reach::has_host(path);
     }
+    let id = match option.get_id().as_str() {
+        // Only tables have colors.
+        COLOR_ID => LEGEND,
+        id => id,
+    };
     let is_below = |entry: &str| {
         entry
             .strip_prefix(path)
@@ -213,7 +218,7 @@ fn uses(path: &str, option: &Arg) -> bool {
         .iter()
         .flat_map(|(_, entries)| *entries)
         .filter(|(entry, _)| is_below(entry) || entry.strip_prefix("toaster ") == Some(path))
-        .any(|(_, used)| used.contains(&option.get_id().as_str()))
+        .any(|(_, used)| used.contains(&id))
 }
 
 /// Returns true if a command prints JSON.
@@ -361,7 +366,8 @@ mod tests {
                 .filter(|id| globals.contains(*id))
                 .collect();
             let host = reach::has_host(path).then_some(HOST_ID);
-            let expected = used.iter().copied().chain(host).collect();
+            let color = used.contains(&LEGEND).then_some(COLOR_ID);
+            let expected = used.iter().copied().chain(host).chain(color).collect();
             assert_eq!(shown, expected, "{path}");
         }
     }

@@ -6,6 +6,7 @@
 mod build;
 mod cache;
 mod cli;
+mod completion;
 mod context;
 mod controllers;
 mod exit_code;
@@ -33,6 +34,11 @@ mod toolchain;
 
 use std::process::ExitCode;
 
+use program::Program;
+
 fn main() -> ExitCode {
+    if completion::answer(Program::called()) {
+        return ExitCode::SUCCESS;
+    }
     cli::run().into()
 }

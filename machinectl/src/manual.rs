@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use sys::file;
 
 use crate::exit_code::{ExitStatus, Failure};
 use crate::help;
+use crate::options::COMPLETION_VARIABLE;
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
@@ -29,22 +31,33 @@ pub(crate) enum Command {
     },
 }
 
-pub(crate) fn run(
-    command: &Command,
-    mut tree: clap::Command,
-    output: &Output,
-) -> Result<(), Failure> {
+pub(crate) fn run(command: &Command, tree: clap::Command, output: &Output) -> Result<(), Failure> {
     match command {
         Command::Completions { shell } => {
-            let name = tree.get_name().to_owned();
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut tree, name, &mut script);
-            output.print(&String::from_utf8_lossy(&script))
+            let script = script(*shell, tree.get_name());
+            output.print(&script.map_err(|error| Failure::new(ExitStatus::Failure, error))?)
         }
         Command::Manual { directory } => {
             write_pages(tree, directory).map_err(|error| Failure::new(ExitStatus::Failure, error))
         }
     }
+}
+
+/// Returns the script that lets a shell ask this program, which is in its PATH, for completions.
+fn script(shell: Shell, name: &str) -> io::Result<String> {
+    let shells = Shells::builtins();
+    let shell = shell.to_string();
+    let completer = shells.completer(&shell);
+    let completer = completer.ok_or_else(|| io::Error::other("the shell is unknown"))?;
+    let mut script = Vec::new();
+    completer.write_registration(COMPLETION_VARIABLE, name, name, name, &mut script)?;
+    let mut script = String::from_utf8(script).map_err(io::Error::other)?;
+    if shell == Shell::Zsh.to_string() {
+        // A file that zsh loads at the first completion must also answer that one.
+        let function = format!("_clap_dynamic_completer_{}", name.replace('-', "_"));
+        script = format!("{script}\n[ \"$funcstack[1]\" = _{name} ] && {function} \"$@\"\n");
+    }
+    Ok(script)
 }
 
 fn write_pages(tree: clap::Command, directory: &Path) -> io::Result<()> {

@@ -4,13 +4,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use client::HostAddress;
 use config::{ContextName, NameError};
 use store::default_paths;
 
 /// The agent's socket if nothing else is said.
 const SOCKET: &str = "/run/buildhost/agent.sock";
+/// The variable by which a shell asks for completions.
+pub(crate) const COMPLETION_VARIABLE: &str = "BUILDHOST_COMPLETE";
+/// The ID of `--color`.
+pub(crate) const COLOR_ID: &str = "color";
 /// The ID of `--host`, which is unlike that of the hosts of `push` and `pull`.
 pub(crate) const HOST_ID: &str = "agent_host";
 
@@ -89,6 +93,34 @@ pub(crate) struct GlobalOptions {
     /// Print tables without headings
     #[arg(long, global = true)]
     pub(crate) no_legend: bool,
+    /// Color the states and outcomes of builds: auto (on a terminal, unless NO_COLOR is set), always
+    /// or never
+    #[arg(id = COLOR_ID, long, global = true, value_name = "WHEN", value_enum)]
+    #[arg(default_value_t, hide_possible_values = true)]
+    pub(crate) color: Color,
+}
+
+/// The use of colors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless the user wants none.
+    #[default]
+    Auto,
+    /// Also in files and pipes.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+impl Color {
+    /// Returns true if colors are printed. `is_unwanted` is the variable `NO_COLOR`.
+    pub(crate) fn applies(self, is_terminal: bool, is_unwanted: bool) -> bool {
+        match self {
+            Self::Auto => is_terminal && !is_unwanted,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
 }
 
 impl GlobalOptions {
@@ -150,6 +182,15 @@ pub(crate) struct Follow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colors_are_for_terminals_unless_something_else_is_said() {
+        assert!(Color::Auto.applies(true, false));
+        assert!(!Color::Auto.applies(true, true));
+        assert!(!Color::Auto.applies(false, false));
+        assert!(Color::Always.applies(false, true));
+        assert!(!Color::Never.applies(true, false));
+    }
 
     #[test]
     fn a_host_is_an_address_or_a_context() {

@@ -6,7 +6,7 @@ mod text;
 
 use std::error::Error;
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -22,7 +22,7 @@ use crate::program::Program;
 pub(crate) use progress::Progress;
 pub(crate) use table::Table;
 use text::printable_lines;
-pub(crate) use text::{count, fields, joined, mebibytes, or_empty, time};
+pub(crate) use text::{count, fields, joined, mebibytes, or_empty, past_time, time, time_of_day};
 
 /// The number of messages that an answer in JSON has.
 const MESSAGES_MAX: usize = 1000;
@@ -33,9 +33,18 @@ pub(crate) struct Output {
     program: Program,
     quiet: bool,
     json: bool,
-    legend: bool,
+    tables: TableStyle,
     /// The answer in JSON, as far as it is not printed.
     answer: Answer,
+}
+
+/// The look of tables.
+#[derive(Debug, Clone, Copy)]
+struct TableStyle {
+    /// The headings are printed.
+    legend: bool,
+    /// States and outcomes have colors.
+    colors: bool,
 }
 
 /// The state of an answer in JSON: a command that prints no data answers with its messages.
@@ -61,7 +70,13 @@ impl Output {
             program,
             quiet: options.quiet,
             json: options.json,
-            legend: !options.no_legend,
+            tables: TableStyle {
+                legend: !options.no_legend,
+                colors: options.color.applies(
+                    io::stdout().is_terminal(),
+                    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
+                ),
+            },
             answer: Answer::default(),
         }
     }
@@ -140,7 +155,7 @@ impl Output {
 
     /// Prints data as a table; prints nothing for a table without rows.
     pub(crate) fn print_table(&self, table: &Table) -> Result<(), Failure> {
-        print(&table.to_text(self.legend))
+        print(&table.to_text(self.tables.legend, self.tables.colors))
     }
 
     /// Prints data as text; in JSON, as an object with the text on a line.

@@ -9,6 +9,7 @@ mod bitbake_toolchain;
 mod browser;
 mod caches;
 mod commands;
+mod completions;
 mod connections;
 mod events;
 mod flood;

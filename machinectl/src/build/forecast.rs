@@ -4,6 +4,8 @@ use config::BuildId;
 use config::queue::{Forecast, Queue};
 use jiff::Timestamp;
 
+use crate::output::time_of_day;
+
 /// Returns the end of a sentence about the start of a waiting build; empty if it does not wait.
 pub(super) fn of_build(queue: &Queue, id: BuildId) -> String {
     let waiting = queue.waiting.iter().find(|it| it.build == id);
@@ -27,7 +29,7 @@ fn sentence(forecast: &Forecast, now: Timestamp) -> String {
             0 => format!("{place}; no estimate of its start is possible, because {cause}"),
             _ => format!(
                 "{place} and does not start before {}, about {} from now; {cause}",
-                forecast.start.strftime("%H:%M:%SZ"),
+                time_of_day(forecast.start),
                 span(wait)
             ),
         };
@@ -114,7 +116,9 @@ mod tests {
             },
         ];
         let lines = forecasts.map(|forecast| sentence(&forecast, at(0)));
-        insta::assert_snapshot!(lines.join("\n"), @r"
+        // The zone of the user is that of the test.
+        let text = lines.join("\n").replace(&time_of_day(at(700)), "00:11:40Z");
+        insta::assert_snapshot!(text, @r"
         it is next in the queue and starts in about 12 min, in 20 min if the builds before it are slow; estimated from at least 5 earlier builds of each package
         it is number 3 in the queue and starts in about 2 h 14 min; estimated from at least 1 earlier build on its machine
         it is next in the queue and starts in about 9 s

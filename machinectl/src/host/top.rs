@@ -116,7 +116,7 @@ fn section(lines: &mut Vec<String>, table: &Table, empty: &str) {
     if table.is_empty() {
         lines.push(empty.to_owned());
     }
-    lines.extend(table.to_text(true).lines().map(str::to_owned));
+    lines.extend(table.to_text(true, false).lines().map(str::to_owned));
 }
 
 fn load(load: &Load) -> String {

@@ -105,7 +105,7 @@ mod tests {
             difference("new", (None, Some(1))),
             difference("gone", (Some(0), None)),
         ];
-        insta::assert_snapshot!(table(&differences).to_text(true));
+        insta::assert_snapshot!(table(&differences).to_text(true, false));
         assert_eq!(summary(&differences), "1 added, 1 missing, 1 changed");
         assert_eq!(summary(&differences[1..2]), "1 added");
     }
