@@ -166,7 +166,11 @@ pub(crate) fn run(
             build,
             output: Some(directory),
             dry_run,
-        } => artifacts::fetch(&client, &client.build(*build)?, directory, *dry_run, output),
+        } => {
+            let build = client.build(*build)?;
+            artifacts::require_files(&build)?;
+            artifacts::fetch(&client, &build, directory, *dry_run, output)
+        }
         Command::Provenance { build, signed } => {
             let stdout = &mut io::stdout();
             let copied = if *signed {

@@ -151,7 +151,7 @@ pub(crate) fn options_of(arguments: &[OsString]) -> Option<GlobalOptions> {
 }
 
 /// Returns the path of the command below the program.
-fn path(mut matches: &ArgMatches) -> String {
+pub(crate) fn path(mut matches: &ArgMatches) -> String {
     let mut path = Vec::new();
     while let Some((name, below)) = matches.subcommand() {
         path.push(name);

@@ -31,7 +31,7 @@ enum Kind {
     Build,
     Cache,
     Context,
-    /// What `--host` accepts.
+    /// A value of `--host`.
     Host,
     /// A build or a machine with a console.
     Guest,

@@ -1,20 +1,21 @@
 //! Completions and manual pages. They come from the command tree and carry the name by which
 //! the program was called.
 
+mod examples;
+mod page;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use clap_complete::Shell;
 use clap_complete::env::Shells;
-use clap_mangen::Man;
-use clap_mangen::roff::{Roff, bold, roman};
 use sys::file;
 
 use crate::exit_code::{ExitStatus, Failure};
-use crate::help;
 use crate::options::COMPLETION_VARIABLE;
 use crate::output::Output;
+use page::Page;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -61,44 +62,34 @@ fn script(shell: Shell, name: &str) -> io::Result<String> {
 }
 
 fn write_pages(tree: clap::Command, directory: &Path) -> io::Result<()> {
-    clap_mangen::generate_to(tree.clone(), directory)?;
-    let page = main_page(tree)?;
-    file::replace(&directory.join(page.name), &page.content)
+    for page in pages(tree)? {
+        file::replace(&directory.join(page.name), &page.content)?;
+    }
+    Ok(())
 }
 
-/// The file of a manual page.
-struct Page {
-    name: String,
-    content: Vec<u8>,
-}
-
-/// Renders the page of the program. It lists the commands by subject, as `--help` does.
-fn main_page(tree: clap::Command) -> io::Result<Page> {
+/// Renders the pages of the program and of all its visible commands.
+fn pages(tree: clap::Command) -> io::Result<Vec<Page>> {
     let mut tree = tree.disable_help_subcommand(true);
     tree.build();
-    let mut commands = Roff::new();
-    for group in help::groups(&tree) {
-        commands.control("SH", [group.heading.to_uppercase().as_str()]);
-        for (name, about) in group.commands {
-            let name = format!("{}-{name}(1)", tree.get_name());
-            commands.control("TP", []).text([bold(name)]);
-            commands.text([roman(about)]);
-        }
+    let mut found = vec![page::render(&tree, tree.clone(), "")?];
+    add_below(&tree, &tree, "", &mut found)?;
+    Ok(found)
+}
+
+fn add_below(
+    tree: &clap::Command,
+    command: &clap::Command,
+    path: &str,
+    found: &mut Vec<Page>,
+) -> io::Result<()> {
+    for below in command.get_subcommands().filter(|it| !it.is_hide_set()) {
+        let path = format!("{path} {}", below.get_name());
+        let path = path.trim_start();
+        found.push(page::render(tree, below.clone(), path)?);
+        add_below(tree, below, path, found)?;
     }
-    let man = Man::new(tree);
-    let mut content = Vec::new();
-    man.render_title(&mut content)?;
-    man.render_name_section(&mut content)?;
-    man.render_synopsis_section(&mut content)?;
-    man.render_description_section(&mut content)?;
-    commands.to_writer(&mut content)?;
-    man.render_options_section(&mut content)?;
-    man.render_extra_section(&mut content)?;
-    man.render_version_section(&mut content)?;
-    Ok(Page {
-        name: man.get_filename(),
-        content,
-    })
+    Ok(())
 }
 
 #[cfg(test)]
@@ -109,7 +100,8 @@ mod tests {
 
     #[test]
     fn the_main_page_lists_the_commands_by_subject() {
-        let page = main_page(cli::tree(Program::Buildhost)).unwrap();
+        let mut pages = pages(cli::tree(Program::Buildhost)).unwrap();
+        let page = pages.remove(0);
         assert_eq!(page.name, "buildhost.1");
         let text = String::from_utf8(page.content).unwrap();
         let sections: Vec<_> = text
@@ -121,5 +113,18 @@ mod tests {
         let (images, _) = images.split_once(".SH ").unwrap();
         assert!(images.contains("buildhost\\-verify(1)"), "{images}");
         assert!(!images.contains("buildhost\\-build(1)"), "{images}");
+    }
+
+    #[test]
+    fn a_page_has_examples_and_no_blanks_at_the_ends_of_lines() {
+        let pages = pages(cli::tree(Program::Buildhost)).unwrap();
+        for page in &pages {
+            let text = String::from_utf8_lossy(&page.content);
+            let mut lines = text.lines();
+            assert!(lines.all(|line| line == line.trim_end()), "{}", page.name);
+        }
+        let named = |name: &str| pages.iter().find(|page| page.name == name).unwrap();
+        let build = &named("buildhost-build.1").content;
+        insta::assert_snapshot!(String::from_utf8_lossy(build));
     }
 }

@@ -61,6 +61,14 @@ pub(crate) fn run(
         Command::Add {
             name, directory, ..
         } => add(root, name, directory, output),
+        // Nothing was added yet.
+        Command::List if !root.exists() => {
+            output.status(format_args!("no toolchains in {}", root.display()));
+            if output.is_json() {
+                return output.print_json(&json!([]));
+            }
+            Ok(())
+        }
         Command::List => list(&Toolchains::open(root)?, output),
         Command::Delete { name, dry_run } => {
             delete(&Toolchains::open(root)?, name, *dry_run, output)

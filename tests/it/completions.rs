@@ -39,7 +39,7 @@ impl Shell {
         );
         command.env("BUILDHOST_SOCKET", self.host.path("run/agent.sock"));
         command.env("BUILDHOST_VOLUME", "/no/volume");
-        command.env("XDG_CONFIG_HOME", self.directory.path());
+        command.env("XDG_CONFIG_HOME", self.directory.path().join("config"));
         command
     }
 
@@ -73,13 +73,18 @@ impl Shell {
 fn bash_completes_what_exists() {
     let shell = Shell::new();
     shell.call("context add farm https://build1:8000");
-    shell.call("project add camera --release master");
+    let value = shell.directory.path().join("value");
+    tests::write_file(&value, "sesame");
+    shell.call(&format!(
+        "secret add upload-key --from-file {}",
+        value.display()
+    ));
     for (line, expected) in [
         ("buildhost con", vec!["console", "context", "controllers"]),
         ("buildhost context use ", vec!["farm"]),
         ("buildhost --host ", vec!["farm", "local"]),
-        ("buildhost project show ", vec!["camera"]),
-        ("buildhost project show x", vec![]),
+        ("buildhost secret delete ", vec!["upload-key"]),
+        ("buildhost secret delete x", vec![]),
         ("buildhost builds --outcome ab", vec!["abort", "abnormal"]),
         ("buildhost builds --state r", vec!["running"]),
         ("buildhost builds ", vec!["delete", "help"]),

@@ -34,6 +34,20 @@ pub(super) fn list(build: &Build, output: &Output) -> Result<(), Failure> {
     output.print_table(&table)
 }
 
+/// Fails if a finished build has no files to fetch.
+pub(super) fn require_files(build: &Build) -> Result<(), Failure> {
+    match build.outcome {
+        Some(outcome) if files(build).next().is_none() => {
+            let text = format!(
+                "build {} has no files: it finished with {outcome}",
+                build.id
+            );
+            Err(Failure::new(ExitStatus::NotFound, text))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Fetches the files and their provenance into a directory, which is created if necessary.
 pub(super) fn fetch(
     client: &Client,

@@ -24,7 +24,7 @@ pub(crate) struct Filter {
     #[arg(long, value_name = "NAME")]
     toolchain: Option<ToolchainName>,
     /// Only builds with this outcome: success, warning, error, abort, abnormal, interrupt or skip
-    #[arg(long)]
+    #[arg(long, value_parser = outcome)]
     outcome: Option<Outcome>,
     /// Only builds in this state: queued, starting, running, storing or finished
     #[arg(long, value_parser = state)]
@@ -79,6 +79,12 @@ impl Filter {
             count: Some(self.count),
         }
     }
+}
+
+fn outcome(name: &str) -> Result<Outcome, String> {
+    name.parse().map_err(|_| {
+        "expected one of success, warning, error, abort, abnormal, interrupt, skip".to_owned()
+    })
 }
 
 fn state(name: &str) -> Result<State, String> {

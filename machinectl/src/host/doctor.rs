@@ -8,8 +8,8 @@ use clap::Subcommand;
 use client::{Client, ClientError, ConnectError};
 use config::doctor::{Finding, Id, KINDS, Severity, Subject};
 use config::{MachineName, printable};
-use store::Volume;
 use store::doctor::MachineFinding;
+use store::{StoreError, Volume};
 
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
@@ -60,7 +60,10 @@ pub(super) fn run(
         repair,
         dry_run,
     } = command;
-    let volume = Volume::open(&options.volume)?;
+    let volume = match Volume::open(&options.volume) {
+        Ok(volume) => volume,
+        Err(error) => return without_volume(error, names, options.socket(), output),
+    };
     let mut report = Report::collect(&volume, names, options.socket())?;
     if *repair && dry_run.enabled {
         return plan(&report.findings, output);
@@ -82,6 +85,24 @@ pub(super) fn run(
     }
     show(&report.findings, output)?;
     verdict(&report.findings, output)
+}
+
+/// Shows what the agent finds on a host whose volume cannot be opened, and fails with that error.
+fn without_volume(
+    error: StoreError,
+    names: &[MachineName],
+    socket: &Path,
+    output: &Output,
+) -> Result<(), Failure> {
+    if names.is_empty() {
+        let answer = Client::new(socket).and_then(|client| client.examine());
+        let findings = match answer {
+            Ok(report) => report.findings,
+            Err(error) => vec![no_answer(socket, &error)],
+        };
+        show(&findings, output)?;
+    }
+    Err(error.into())
 }
 
 /// The findings of one examination.
