@@ -349,10 +349,12 @@ async fn recover(agent: &Arc<AgentState>) -> Result<(), StartError> {
     let holds = hold::recover(agent)
         .await
         .context(|| "read the holds of an earlier agent".to_owned())?;
+    let auxiliaries = running.iter().flat_map(build::auxiliary_tags);
     let kept = running
         .iter()
         .chain(&holds)
         .map(|build| build.id.to_string())
+        .chain(auxiliaries.map(|tag| tag.to_string()))
         .collect();
     session::end_orphans(&agent.guests, &kept).await;
     let shared = Arc::clone(agent);

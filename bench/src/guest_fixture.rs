@@ -81,6 +81,7 @@ impl GuestSnapshot<'_> {
             },
             run_dir: run.to_owned(),
             network: network.get().name().to_owned(),
+            port: None,
             acceleration: Acceleration::Auto,
             uefi: Settings::parse("").unwrap().guests.uefi,
             durable: false,

@@ -39,11 +39,43 @@ impl fmt::Display for CopyTag {
     }
 }
 
+/// The short name of an auxiliary guest of a build: `42-x1`. Its snapshot has it as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AuxiliaryTag {
+    /// The build.
+    pub build: BuildId,
+    /// The number of the guest among those of the build, from 1.
+    pub number: u8,
+}
+
+impl FromStr for AuxiliaryTag {
+    type Err = NoGuestTag;
+
+    fn from_str(text: &str) -> Result<Self, NoGuestTag> {
+        let (build, number) = text.split_once("-x").ok_or(NoGuestTag)?;
+        let tag = Self {
+            build: build.parse().map_err(|_| NoGuestTag)?,
+            number: number.parse().map_err(|_| NoGuestTag)?,
+        };
+        if tag.to_string() == text {
+            Ok(tag)
+        } else {
+            Err(NoGuestTag)
+        }
+    }
+}
+
+impl fmt::Display for AuxiliaryTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-x{}", self.build, self.number)
+    }
+}
+
 /// The end of the short name of a fork point.
 const FORK: &str = "-f";
 
-/// The short name of a guest: the number of a build, that with the number of a debug session,
-/// or a letter and a number. A fork point has one as well, but no guest.
+/// The short name of a guest: the number of a build, that with the number of a debug session or of an
+/// auxiliary guest, or a letter and a number. A fork point has one as well, but no guest.
 ///
 /// The parser is the only door: leftovers of guests are deleted only if their name parses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +84,8 @@ pub enum GuestTag {
     Build(BuildId),
     /// The guest in a copy of what is held of a build: `42-a1`.
     Copy(CopyTag),
+    /// An auxiliary guest of a build: `42-x1`.
+    Auxiliary(AuxiliaryTag),
     /// The guest of a bootstrap: `b3`.
     Bootstrap(u64),
     /// A ready guest, which gets a build's name with the build: `r7`.
@@ -76,6 +110,8 @@ impl FromStr for GuestTag {
             Self::Ready(number(text)?)
         } else if let Some(build) = text.strip_suffix(FORK) {
             build.parse().map(Self::Fork).map_err(|_| NoGuestTag)?
+        } else if text.contains("-x") {
+            Self::Auxiliary(text.parse()?)
         } else if text.contains('-') {
             Self::Copy(text.parse()?)
         } else {
@@ -95,6 +131,7 @@ impl fmt::Display for GuestTag {
         match self {
             Self::Build(id) => write!(f, "{id}"),
             Self::Copy(tag) => write!(f, "{tag}"),
+            Self::Auxiliary(tag) => write!(f, "{tag}"),
             Self::Bootstrap(number) => write!(f, "b{number}"),
             Self::Ready(number) => write!(f, "r{number}"),
             Self::Fork(id) => write!(f, "{id}{FORK}"),
@@ -136,6 +173,11 @@ mod tests {
             "-f",
             "1-f-f",
             "1-a1-f",
+            "1-x",
+            "1-x01",
+            "1-x256",
+            "1-x1-a1",
+            "-x1",
             "lost+found",
         ] {
             assert_eq!(name.parse::<GuestTag>(), Err(NoGuestTag), "{name}");
@@ -146,13 +188,14 @@ mod tests {
         #[test]
         fn a_tag_is_parsed_as_printed(number: u64, build: u64) {
             let build = BuildId(build);
-            for tag in [GuestTag::Build(build), GuestTag::Copy(CopyTag { build, number }), GuestTag::Bootstrap(number), GuestTag::Ready(number), GuestTag::Fork(build)] {
+            let auxiliary = AuxiliaryTag { build, number: number.to_le_bytes()[0] };
+            for tag in [GuestTag::Build(build), GuestTag::Auxiliary(auxiliary), GuestTag::Copy(CopyTag { build, number }), GuestTag::Bootstrap(number), GuestTag::Ready(number), GuestTag::Fork(build)] {
                 prop_assert_eq!(tag.to_string().parse(), Ok(tag));
             }
         }
 
         #[test]
-        fn a_parsed_tag_is_printed_identically(text in "[br+0-9a-cf-]{0,5}") {
+        fn a_parsed_tag_is_printed_identically(text in "[br+0-9a-cfx-]{0,5}") {
             if let Ok(tag) = text.parse::<GuestTag>() {
                 prop_assert_eq!(tag.to_string(), text);
             }

@@ -10,6 +10,7 @@ mod load;
 mod newtype;
 mod resource_counts;
 
+pub mod auxiliary;
 pub mod builds;
 pub mod cache;
 pub mod canary;
@@ -39,7 +40,7 @@ pub mod text;
 pub mod tokens;
 pub mod web;
 
-pub use guest_tag::{CopyTag, GuestTag, NoGuestTag};
+pub use guest_tag::{AuxiliaryTag, CopyTag, GuestTag, NoGuestTag};
 pub use image_key::ImageKey;
 pub use load::Load;
 pub use names::{

@@ -43,6 +43,16 @@ pub enum Kind {
     Nspawn,
 }
 
+/// The use of a machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Builds run on it.
+    #[default]
+    Build,
+    /// It runs beside the builds of controllers that ask for it, and no build runs on it.
+    Auxiliary,
+}
+
 /// The firmware of a `kvm` machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Firmware {
@@ -80,6 +90,8 @@ pub struct Machine {
     pub summary: String,
     /// The kind of machine.
     pub kind: Kind,
+    /// The use of the machine.
+    pub role: Role,
     /// The memory of a guest, in KiB: the least that the machine needs, and the amount for
     /// builds that ask for none.
     pub memory_kib: NonZeroU64,
@@ -219,6 +231,7 @@ impl Machine {
             id,
             summary,
             kind,
+            role: reader.role(),
             memory_kib,
             memory_max_kib,
             cpus,
@@ -313,6 +326,11 @@ impl Reader<'_> {
         (value.unwrap_or(default), bound)
     }
 
+    fn role(&mut self) -> Role {
+        let roles = [("build", Role::Build), ("auxiliary", Role::Auxiliary)];
+        self.choice("role", &roles)
+    }
+
     fn limits(&mut self) -> LimitOverrides {
         let mut limit = |name: &str| self.optional(name).map(|Seconds(limit)| limit);
         LimitOverrides {
@@ -398,6 +416,19 @@ mod tests {
         assert_eq!(firmware("kvm"), Ok(Firmware::Uefi));
         let error = firmware("nspawn").unwrap_err().to_string();
         assert_eq!(error, "a machine of the type nspawn has no `firmware`");
+    }
+
+    #[test]
+    fn a_machine_is_for_builds_unless_it_is_auxiliary() {
+        let role = |value: &str| {
+            let machine = Machine::parse(&format!(": 1\nid: x\nsummary: y\n{value}"));
+            machine.map(|machine| machine.role)
+        };
+        assert_eq!(role(""), Ok(Role::Build));
+        assert_eq!(role("role: build\n"), Ok(Role::Build));
+        assert_eq!(role("role: auxiliary\n"), Ok(Role::Auxiliary));
+        let error = role("role: helper\n").unwrap_err().to_string();
+        assert_eq!(error, "`role` is `build` or `auxiliary`, not `helper`");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The commands about builds. They ask the agent; only `rebuild` and `bisect` touch a volume.
 
 mod artifacts;
+mod auxiliary;
 mod bisect;
 mod delete;
 mod explain;

@@ -42,17 +42,17 @@ fn host(settings: &str) -> AgentHost {
     host
 }
 
-fn controllers(host: &AgentHost) -> Vec<ControllerStatus> {
+pub(crate) fn controllers(host: &AgentHost) -> Vec<ControllerStatus> {
     let answer = host.machinectl(&["controllers", "--json"]).success();
     serde_json::from_str(&answer.stdout).unwrap()
 }
 
-fn builds(host: &AgentHost) -> Vec<Build> {
+pub(crate) fn builds(host: &AgentHost) -> Vec<Build> {
     let answer = host.machinectl(&["builds", "--json"]).success();
     serde_json::from_str(&answer.stdout).unwrap()
 }
 
-fn wait_for_result(controller: &TestController, package: &str, expected: &[&str]) {
+pub(crate) fn wait_for_result(controller: &TestController, package: &str, expected: &[&str]) {
     wait_until(
         &format!("the results of {package} are {expected:?}"),
         || controller.state().accepted(package) == expected,
@@ -75,7 +75,7 @@ fn key(directory: &Path) -> (PathBuf, PathBuf) {
 }
 
 /// Waits until the controller of the settings has all results.
-fn wait_until_settled(host: &AgentHost) {
+pub(crate) fn wait_until_settled(host: &AgentHost) {
     wait_until("the leases are settled", || {
         controllers(host)[0].open.is_empty()
     });

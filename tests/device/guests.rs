@@ -95,6 +95,7 @@ fn spec(directory: &Path, machine: Machine, run_dir: &Path, network: &str) -> Sp
         user: USER,
         run_dir: run_dir.to_owned(),
         network: network.to_owned(),
+        port: None,
         acceleration: Acceleration::Auto,
         uefi: Settings::parse("").unwrap().guests.uefi,
         durable: false,

@@ -81,6 +81,8 @@ pub struct State {
     pub sessions: BTreeMap<String, Session>,
     /// The requests for tasks: the values of the agent, and the names and identities of machines.
     pub requests: Vec<(Manifest, Vec<(String, String)>)>,
+    /// The auxiliary machines of the last request, each with its least memory in KiB.
+    pub auxiliaries: BTreeMap<String, u64>,
     /// The misbehavior for coming requests.
     pub misbehavior: BTreeMap<RequestKind, VecDeque<Misbehavior>>,
     /// The bad requests, each with the reason: a good agent makes none.

@@ -140,11 +140,14 @@ mod tests {
             id: format!("id-of-{name}"),
             summary: "A machine".to_owned(),
             memory_kib: 524_288,
+            memory_max_kib: None,
         };
         Offer {
             agent: "host".to_owned(),
             toolchain: "default".to_owned(),
             machines: names.iter().map(machine).collect(),
+            auxiliaries: Vec::new(),
+            auxiliary_memory_kib: 0,
         }
     }
 }

@@ -21,6 +21,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use config::MachineName;
+use config::auxiliary::AuxiliaryMachine;
 
 pub use report::{Step, next_step};
 
@@ -35,6 +36,8 @@ pub struct OfferedMachine {
     pub summary: String,
     /// The least memory of its guest, in KiB.
     pub memory_kib: u64,
+    /// The largest memory of its guest, in KiB, if the machine states one.
+    pub memory_max_kib: Option<u64>,
 }
 
 /// An offer to a controller: the machines that could start a guest now, in the order of preference.
@@ -46,6 +49,10 @@ pub struct Offer {
     pub toolchain: String,
     /// The machines, of which there is one at least.
     pub machines: Vec<OfferedMachine>,
+    /// The auxiliary machines that could start beside a build on any of them.
+    pub auxiliaries: Vec<OfferedMachine>,
+    /// The memory for the auxiliary guests of a task together, in KiB.
+    pub auxiliary_memory_kib: u64,
 }
 
 /// A task that was taken.
@@ -59,6 +66,8 @@ pub struct Taken {
     pub version: String,
     /// The machine to build on.
     pub machine: MachineName,
+    /// The auxiliary machines that run beside the build, in the order of the task.
+    pub auxiliaries: Vec<AuxiliaryMachine>,
     /// The manifest of the task, for the guest.
     pub manifest: Vec<u8>,
     /// The terms that are needed to report the result. Only the controller's client reads them.

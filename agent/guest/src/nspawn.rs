@@ -83,10 +83,11 @@ pub(crate) fn start(spec: Spec) -> Result<(Process, Gate), GuestError> {
     }
     let root = root(&spec)?;
     let network = Network::open(&spec.network)?;
-    let inside = network.create_container_end()?;
+    let inside = network.create_container_end(spec.port)?;
     let stdout = create_pipe(&spec.run_dir.join(run_dir::CONSOLE))?;
     let input = create_pipe(&spec.run_dir.join(run_dir::CONSOLE_INPUT))?;
     let stderr = StderrPipe::writer(&spec.run_dir).map_err(GuestError::run_dir(&spec.run_dir))?;
+    let group = spec.group();
     let arguments = command_line(&spec, &root, &hidden_paths().map_err(GuestError::Spawn)?);
     let own = [(inside, NETWORK), (input.into(), CONSOLE_INPUT)];
     let kept = spec.keep_open.into_iter().zip(KEEP_OPEN..);
@@ -116,7 +117,7 @@ pub(crate) fn start(spec: Spec) -> Result<(Process, Gate), GuestError> {
     let gate = gate.ok_or_else(|| GuestError::Spawn(io::Error::other("it has no input")))?;
     let process = Process::of_child(child.id(), spec.machine.kind)
         .map_err(GuestError::Pidfd)?
-        .limit_and_record(&spec.machine, &spec.network, &spec.run_dir)?;
+        .limit_and_record(&spec.machine, &group, &spec.run_dir)?;
     Ok((process, gate))
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn start(spec: Spec) -> Result<Process, GuestError> {
     let arguments = command_line(&spec, accelerator);
     let group = accelerator.group().unwrap_or(spec.user.gid);
     let uid = spec.user.uid;
-    let (machine, name) = (spec.machine.clone(), spec.network.clone());
+    let (machine, name) = (spec.machine.clone(), spec.group());
     let run_dir = spec.run_dir.clone();
     let descriptors = descriptors(spec, &network)?;
     let mut qemu = command::prepare(program);
@@ -91,7 +91,8 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
             child_fd,
         });
     };
-    add(network.open_tap().map_err(GuestError::Spawn)?, cmdline::TAP);
+    let tap = network.open_tap(spec.port);
+    add(tap.map_err(GuestError::Spawn)?, cmdline::TAP);
     for (name, number) in [
         (MONITOR, cmdline::MONITOR),
         (CONSOLE, cmdline::CONSOLE),

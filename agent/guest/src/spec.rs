@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use config::machine::{Boot, Machine};
 use config::settings::{Acceleration, Uefi};
 
+use crate::network::Port;
 use crate::sealed_memory::SealedMemory;
 
 /// The description of a guest to start.
@@ -23,6 +24,8 @@ pub struct Spec {
     pub run_dir: PathBuf,
     /// The name of its network, which must exist.
     pub network: String,
+    /// Its port if the network has several guests.
+    pub port: Option<Port>,
     /// The accelerator that the settings ask for.
     pub acceleration: Acceleration,
     /// The host's firmware, for a machine that boots by UEFI.
@@ -64,6 +67,12 @@ pub struct User {
 }
 
 impl Spec {
+    /// Returns the name of its control group, which no other guest has.
+    pub(crate) fn group(&self) -> String {
+        let suffix = self.port.map(Port::suffix).unwrap_or_default();
+        format!("{}{suffix}", self.network)
+    }
+
     /// Returns the kernel that QEMU boots; `None` if the guest is restored, or if the firmware
     /// starts the disk's boot loader.
     pub(crate) fn kernel(&self) -> Option<&Boot> {
@@ -83,6 +92,7 @@ impl Spec {
             user: User { uid: 900, gid: 900 },
             run_dir: "/run/buildhost/guests/42".into(),
             network: "buildhost-42".to_owned(),
+            port: None,
             acceleration: Acceleration::Auto,
             uefi: config::settings::Settings::parse("").unwrap().guests.uefi,
             durable: false,

@@ -81,6 +81,7 @@ fn preference(run_dir: &Path) -> u64 {
     match name.and_then(|name| name.parse().ok()) {
         Some(GuestTag::Build(build) | GuestTag::Fork(build)) => build.0,
         Some(GuestTag::Copy(copy)) => copy.build.0,
+        Some(GuestTag::Auxiliary(auxiliary)) => auxiliary.build.0,
         Some(GuestTag::Bootstrap(number) | GuestTag::Ready(number)) => number,
         None => 0,
     }

@@ -2,6 +2,8 @@
 //! result, the revisions of the packages, and the record.
 
 mod attempt;
+mod auxiliaries;
+mod auxiliary_task;
 mod boot;
 pub(crate) mod cache;
 pub(super) mod collect;
@@ -44,6 +46,7 @@ use super::snapshot;
 use attempt::Attempt;
 use state::AgentState;
 
+pub use auxiliary_task::tags as auxiliary_tags;
 pub use collect::{CollectError, Collected, Report, read as read_result};
 pub use conclude::{Rules, conclude};
 pub use controller::{Upload, report_to_controller, uploads};
@@ -91,6 +94,7 @@ pub(super) async fn run(
     if matches!(attempt.result, Err(JobError::LeftRunning)) {
         return;
     }
+    auxiliaries::delete_snapshots(agent, &build).await;
     let mut facts = facts(agent, volume, &build, attempt.result, attempt.refused).await;
     settle_log(agent, build.id).await;
     let mut suspended = attempt.suspended;

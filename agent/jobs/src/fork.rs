@@ -53,6 +53,9 @@ pub enum ForkRefusal {
          withdrawn; fork a build on the current revision"
     )]
     Trial(BuildId, Revision),
+    /// It has auxiliary guests, which the copies would not have.
+    #[error("build {0} cannot be forked: its auxiliary machines would not be copied")]
+    Auxiliaries(BuildId),
     /// It is being forked.
     #[error("build {0} is being forked already; try again when its copies run")]
     Busy(BuildId),
@@ -139,6 +142,9 @@ fn check(build: &Build) -> Result<(), ForkRefusal> {
     }
     if build.interactive.commands.is_some() {
         return Err(ForkRefusal::Driven(id));
+    }
+    if build.auxiliaries().next().is_some() {
+        return Err(ForkRefusal::Auxiliaries(id));
     }
     if let Some(trial) = build.running_trial() {
         return Err(ForkRefusal::Trial(id, trial.revision));

@@ -20,8 +20,10 @@ use super::build::{files, secrets};
 use super::snapshot;
 use state::{AgentState, HoldJob};
 
-/// Suspends a guest that is to be held. One that cannot be suspended is killed.
-pub(super) async fn suspend(session: Session) -> Option<Session> {
+/// Suspends a guest that is to be held; its auxiliary guests end. One that cannot be suspended is
+/// killed.
+pub(super) async fn suspend(mut session: Session) -> Option<Session> {
+    session.end_auxiliaries().await;
     match session.suspend().await {
         Ok(()) => Some(session),
         Err(error) => {
@@ -86,6 +88,8 @@ pub async fn adopt(agent: &Arc<AgentState>, build: Build) {
             elapsed: Duration::ZERO,
             contacted: true,
             fork: None,
+            // They end when a guest is suspended.
+            auxiliaries: Vec::new(),
         };
         let session = match Session::adopt(&agent.guests, spec).await {
             Ok(session) if secrets.is_ok() => suspend(session).await,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use config::ImageKey;
 use config::builds::Build;
 use config::limits::Limits;
 use config::machine::Machine;
 use config::settings::Settings;
+use config::{ImageKey, MachineName};
 
 /// Returns the time limits of the guest that runs an attempt at a build: a restored one has
 /// less time for its first contact.
@@ -32,6 +32,15 @@ pub(super) fn of_build(settings: &Settings, build: &Build, machine: &Machine) ->
         .builds
         .limits
         .of(&build.machine, machine.limits, &guests.limits)
+}
+
+/// Returns the time limits of an auxiliary guest of a build, of which only that of its start counts.
+pub(super) fn of_auxiliary(settings: &Settings, name: &MachineName, machine: &Machine) -> Limits {
+    let guests = &settings.guests;
+    settings
+        .builds
+        .limits
+        .of(name, machine.limits, &guests.limits)
 }
 
 /// Returns the time limits of the guest of a bootstrap.

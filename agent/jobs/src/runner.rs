@@ -11,7 +11,7 @@ use config::{NameError, ToolchainName};
 use guest::GuestEnd;
 use records::RecordsError;
 use secrets::SecretsError;
-use session::{GuestEvent, GuestFailure, Session, SessionError};
+use session::{GuestEvent, GuestFailure, Session, SessionError, StartError};
 use store::StoreError;
 use tokio_util::sync::CancellationToken;
 use yocto::CatalogError;
@@ -121,6 +121,15 @@ impl JobError {
     }
 }
 
+impl From<StartError> for JobError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Session(error) => error.into(),
+            StartError::Guest(failure) => failure.into(),
+        }
+    }
+}
+
 /// A job that runs one guest.
 pub trait GuestJob: Send + Sized {
     /// The result of the job.
@@ -150,6 +159,8 @@ pub trait GuestJob: Send + Sized {
 pub enum GuestSource {
     /// A new guest.
     Start(Box<session::SessionSpec>),
+    /// A new guest, after auxiliary ones.
+    StartTogether(Box<session::SessionSpec>, session::AuxiliaryGroup),
     /// A ready guest.
     Ready(Box<session::ReadyGuest>, Box<session::SessionSpec>),
     /// The guest that an earlier agent started.
@@ -178,6 +189,9 @@ pub async fn run<J: GuestJob>(
 ) -> Result<J::Output, JobError> {
     let mut session = match guest {
         GuestSource::Start(spec) => Session::start(&agent.guests, *spec).await?,
+        GuestSource::StartTogether(spec, group) => {
+            Session::start_together(&agent.guests, *spec, group, bounds.cancel).await?
+        }
         GuestSource::Ready(guest, spec) => Session::take(&agent.guests, *guest, *spec).await?,
         GuestSource::Adopt(spec) => Session::adopt(&agent.guests, *spec).await?,
     };

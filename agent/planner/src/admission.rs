@@ -48,6 +48,28 @@ pub struct Candidate {
     pub volume: VolumeId,
     /// The resources that its guest takes.
     pub request: ResourceRequest,
+    /// The resources that its auxiliary guests take, which start with it or not at all.
+    pub auxiliaries: Vec<Allocation>,
+}
+
+impl Candidate {
+    /// Returns the allocations of all its guests.
+    pub fn allocations(&self) -> Vec<Allocation> {
+        let own = Allocation {
+            job: JobId::Build(self.id),
+            machine: self.key.machine.clone(),
+            volume: self.volume,
+            request: self.request.clone(),
+        };
+        let others = self.auxiliaries.iter().cloned();
+        std::iter::once(own).chain(others).collect()
+    }
+
+    /// Returns the resources that all its guests take together.
+    pub fn total(&self) -> ResourceRequest {
+        let others = self.auxiliaries.iter();
+        others.fold(self.request.clone(), |sum, it| sum.plus(&it.request))
+    }
 }
 
 /// The rules of admission.
@@ -75,16 +97,13 @@ pub fn admit(
         let Some(candidate) = queue.waiting.pop_front() else {
             continue;
         };
-        let (machine, request) = (&candidate.key.machine, &candidate.request);
-        match pool.check(machine, candidate.volume, request) {
+        let guests = candidate.allocations();
+        match pool.check_together(&guests) {
             None => {
-                pool.allocate(Allocation {
-                    job: JobId::Build(candidate.id),
-                    machine: machine.clone(),
-                    volume: candidate.volume,
-                    request: request.clone(),
-                });
-                queue.usage += shares.expected(pool.weight(request));
+                for guest in guests {
+                    pool.allocate(guest);
+                }
+                queue.usage += shares.expected(pool.weight(&candidate.total()));
                 queue.last_start = Some(now);
                 verdicts.push((candidate.id, Ok(())));
             }

@@ -11,7 +11,7 @@ mod ready;
 mod start;
 mod trials;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 pub use forecast::{FORECAST_MAX, PlannedStart};
@@ -30,7 +30,7 @@ use crate::admission::{Rules, Shares};
 use crate::pressure::PressureReadings;
 use crate::{Capacity, ResourceRequest, RunningJobs};
 
-pub use openings::Opening;
+pub use openings::{AuxiliaryOpenings, Opening};
 pub use ready::REFILL_PAUSE;
 pub use trials::TrialBuild;
 
@@ -47,6 +47,8 @@ pub struct QueuedBuild {
     pub priority: Priority,
     /// The resources that it asks for.
     pub resources: Resources,
+    /// The auxiliary machines that run beside it.
+    pub auxiliaries: Vec<MachineName>,
     /// The time of its submission.
     pub since: Timestamp,
     /// The time of its backoff after a failure of the host. A clock that is set back behind its start
@@ -79,6 +81,7 @@ impl From<Build> for QueuedBuild {
             id: build.id,
             key: ImageKey::of(&build),
             may_be_on_trial: may_be_on_trial(&build),
+            auxiliaries: build.auxiliaries().map(|it| it.machine.clone()).collect(),
             submitter: build.submitter,
             priority: build.priority,
             resources: build.resources,
@@ -190,6 +193,8 @@ pub struct Observed {
     pub pressure: PressureReadings,
     /// The resource requests of guests.
     pub requests: BTreeMap<ImageKey, ResourceRequest>,
+    /// The images of auxiliary machines, on which no build runs.
+    pub auxiliaries: BTreeSet<ImageKey>,
     /// The fair-share usage of submitters.
     pub shares: Shares,
     /// The rules of admission.
@@ -215,7 +220,7 @@ pub struct BuildStart {
     pub image: Option<Uuid>,
     /// The start mode of that image. A retry starts cold whatever this says.
     pub start: StartKind,
-    /// The resources that its guest was admitted with.
+    /// The resources that its guests were admitted with.
     pub request: ResourceRequest,
     /// The trial that it takes part in; `None` on the current revision.
     pub trial: Option<TrialRun>,

@@ -41,6 +41,21 @@ impl ResourceRequest {
         }
     }
 
+    /// Returns the request of this guest and another one together, which have no machine in common.
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        for (name, count) in &other.counts {
+            *self.counts.entry(name.clone()).or_default() += count;
+        }
+        Self {
+            cpus: self.cpus + other.cpus,
+            memory: self.memory + other.memory,
+            disk: self.disk + other.disk,
+            machine_max: None,
+            ..self
+        }
+    }
+
     /// Returns the request that is enough for this guest and for another one of its machine.
     #[must_use]
     pub fn at_least(mut self, other: Self) -> Self {

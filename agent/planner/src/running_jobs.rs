@@ -71,6 +71,8 @@ pub struct RunningFork {
 pub struct RunningJobs {
     /// The builds.
     pub builds: BTreeMap<BuildId, ImageKey>,
+    /// The images of the auxiliary guests of these builds, for those that have any.
+    pub auxiliaries: BTreeMap<BuildId, Vec<ImageKey>>,
     /// The bootstraps and checkpoints, each with the inputs of its image.
     pub images: BTreeMap<ImageKey, Provenance>,
     /// The bootstraps among them that no build needed when they started.
@@ -125,7 +127,14 @@ impl RunningJobs {
         ]
     }
 
-    /// Returns the jobs that have a guest or are about to, each with its image.
+    /// Returns the auxiliary guests of builds, each with its build and its image.
+    pub fn auxiliary_guests(&self) -> impl Iterator<Item = (JobId, &ImageKey)> {
+        let builds = self.auxiliaries.iter();
+        builds.flat_map(|(id, keys)| keys.iter().map(|key| (JobId::Build(*id), key)))
+    }
+
+    /// Returns the jobs that have a guest or are about to, each with its image. Auxiliary guests are
+    /// not among them.
     pub fn guests(&self) -> impl Iterator<Item = (JobId, &ImageKey)> {
         let builds = self.builds.iter().map(|(id, key)| (JobId::Build(*id), key));
         let images = self

@@ -70,6 +70,42 @@ pub enum GuestFailure {
         /// The end of its console's output.
         console: ConsoleTail,
     },
+    /// An auxiliary guest ended.
+    #[error(
+        "auxiliary machine {name} ended, and the build with it: {end}{}{console}",
+        guest::stderr_suffix(stderr)
+    )]
+    AuxiliaryExited {
+        /// The machine.
+        name: String,
+        /// Its end.
+        end: GuestEnd,
+        /// The end of the standard error of its program.
+        stderr: String,
+        /// The end of its console's output.
+        console: ConsoleTail,
+    },
+    /// An auxiliary guest was not ready in time.
+    #[error(
+        "auxiliary machine {name} did not put its `environment` within {} s of its start{console}",
+        limit.as_secs()
+    )]
+    AuxiliaryTimeout {
+        /// The machine.
+        name: String,
+        /// The limit.
+        limit: Duration,
+        /// The end of its console's output.
+        console: ConsoleTail,
+    },
+    /// The environment of an auxiliary guest cannot be used.
+    #[error("auxiliary machine {name}: {fault}")]
+    Environment {
+        /// The machine.
+        name: String,
+        /// The fault.
+        fault: String,
+    },
     /// The session was canceled.
     #[error("it was canceled")]
     Cancelled,
@@ -110,6 +146,7 @@ impl Session {
                         None => Err(self.exit_failure(exit).await),
                     };
                 }
+                failure = self.auxiliaries.failure() => return Err(failure),
                 () = self.gateway.activity.absent_for(idle_limit), if is_idle_limited => {
                     return Err(GuestFailure::IdleTimeout(idle_limit));
                 }

@@ -68,6 +68,7 @@ impl Servers {
         kind: config::machine::Kind,
         names: Names,
         offered: Offered,
+        peers: Vec<tftp::server::Peer>,
     ) -> io::Result<Self> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let activity = Activity::default();
@@ -77,7 +78,8 @@ impl Servers {
         };
         let addresses: Vec<SocketAddr> = addresses(TFTP_PORT).collect();
         let (sockets, tftp) = network.enter(|| {
-            let tftp = tftp::server::Server::start(&addresses, offered.files, reports)?;
+            let (files, server) = (offered.files, tftp::server::Server::start_with_peers);
+            let tftp = server(&addresses, files, reports, peers)?;
             let offers = Offers {
                 cache: offered.cache.is_some(),
                 hashserv: offered.hashserv.is_some(),

@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 mod adopt;
+mod auxiliary;
 mod bitbake_services;
 pub mod commands;
 pub mod console;
@@ -57,6 +58,7 @@ mod start;
 mod streams;
 mod teardown;
 
+pub use auxiliary::{AdoptAuxiliary, AuxiliaryGroup, AuxiliarySpec, shown as shown_auxiliary};
 pub use bitbake_services::{BitBakeServices, OpenError};
 pub use commands::DrivenGuest;
 pub use console_tail::ConsoleTail;
@@ -69,7 +71,8 @@ pub use orphans::{bytes_written, end_orphans, guests_directory, is_running, resu
 pub use ready::{ReadyGuest, ReadySpec};
 pub use secrets::GuestSecrets;
 
-use gateway::{Attached, Gateway};
+use auxiliary::AuxiliaryGuests;
+use gateway::{Attached, Gateway, Servers};
 use guest_handle::GuestHandle;
 use log_capture::CaptureFiles;
 use parts::Parts;
@@ -99,9 +102,23 @@ pub enum SessionError {
     /// The guest to adopt or to resume has ended.
     #[error("the guest has ended")]
     Gone,
+    /// An auxiliary guest to adopt has ended.
+    #[error("auxiliary machine {0} has ended")]
+    AuxiliaryGone(String),
     /// A file or a socket of the agent failed.
     #[error("cannot prepare the guest")]
     Prepare(#[from] std::io::Error),
+}
+
+/// A reason why a guest could not be started together with auxiliary ones.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A part could not be started.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// An auxiliary guest failed, or the start was canceled.
+    #[error(transparent)]
+    Guest(#[from] GuestFailure),
 }
 
 /// The guest to start.
@@ -169,12 +186,15 @@ pub struct AdoptSpec {
     pub contacted: bool,
     /// The identity of a copy of a forked guest.
     pub fork: Option<ForkIdentity>,
+    /// Its auxiliary guests.
+    pub auxiliaries: Vec<AdoptAuxiliary>,
 }
 
 /// A running guest with its services. Dropping it leaves the guest running; use
 /// [`Session::kill`] or [`Session::leave`], which do not block the runtime.
 pub struct Session {
     guest: GuestHandle,
+    auxiliaries: AuxiliaryGuests,
     network: Arc<Network>,
     gateway: Gateway,
     started: Instant,
@@ -204,12 +224,26 @@ impl fmt::Debug for Session {
 
 impl Session {
     /// Registers the parts of a session with the runtime. Ends the guest on failure.
-    async fn assemble(services: &GuestServices, parts: Parts) -> Result<Self, SessionError> {
+    async fn assemble(
+        services: &GuestServices,
+        (parts, servers): (Parts, Servers),
+    ) -> Result<Self, SessionError> {
+        let gateway = Gateway::serve(services, servers);
+        Self::assemble_at(services, parts, gateway, AuxiliaryGuests::default()).await
+    }
+
+    /// Registers the parts of a session at a gateway that is served. Ends all guests on failure.
+    async fn assemble_at(
+        services: &GuestServices,
+        parts: Parts,
+        gateway: std::io::Result<Gateway>,
+        mut auxiliaries: AuxiliaryGuests,
+    ) -> Result<Self, SessionError> {
         let guest = Arc::new(parts.guest);
         let (fork_handle, forks) = ForkHandle::new();
         let network = Arc::new(parts.network);
         let registered = GuestHandle::new(Arc::clone(&guest)).and_then(|handle| {
-            let mut gateway = Gateway::serve(services, parts.servers)?;
+            let mut gateway = gateway?;
             let attached = Attached {
                 streams: parts.streams,
                 boot: parts.boot,
@@ -228,6 +262,7 @@ impl Session {
         match registered {
             Ok((guest, gateway)) => Ok(Self {
                 guest,
+                auxiliaries,
                 network,
                 gateway,
                 started: Instant::now(),
@@ -239,6 +274,7 @@ impl Session {
                 forks,
             }),
             Err(error) => {
+                auxiliaries.end().await;
                 blocking(move || {
                     kill(&guest);
                     tear_down(&network, &parts.run_dir);
@@ -288,6 +324,11 @@ impl Session {
         self.guest.run(guest::Guest::usage).await
     }
 
+    /// Ends the auxiliary guests; the guest itself runs on.
+    pub async fn end_auxiliaries(&mut self) {
+        self.auxiliaries.end().await;
+    }
+
     /// Waits until the guest has shut down, and kills it after `limit`. Returns the end of a guest
     /// that ended by itself: only then its disk may be consistent.
     pub async fn shut_down(self, limit: Duration) -> Option<GuestEnd> {
@@ -328,6 +369,7 @@ impl Session {
     async fn tear_down(mut self) {
         debug!("the guest's process has ended");
         self.gateway.drain().await;
+        self.auxiliaries.end().await;
         let (gateway, network, run_dir) = (self.gateway, self.network, self.run_dir);
         blocking(move || {
             drop(gateway);

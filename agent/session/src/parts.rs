@@ -8,7 +8,6 @@ use guest::network::Network;
 use guest::{BootMode, Guest};
 
 use super::GuestSecrets;
-use super::gateway::Servers;
 use super::log_capture::CaptureFiles;
 use super::streams::Streams;
 
@@ -17,7 +16,6 @@ use super::streams::Streams;
 pub(super) struct Parts {
     pub(super) guest: Guest,
     pub(super) network: Network,
-    pub(super) servers: Servers,
     pub(super) streams: Streams,
     pub(super) boot: BootMode,
     pub(super) preload: Preload,

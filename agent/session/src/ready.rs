@@ -144,8 +144,8 @@ impl Session {
         spec: SessionSpec,
     ) -> Result<Self, SessionError> {
         let shared = Arc::clone(services);
-        let parts = blocking(move || open_parts(&shared, ready, spec)).await?;
-        Self::assemble(services, parts).await
+        let opened = blocking(move || open_parts(&shared, ready, spec)).await?;
+        Self::assemble(services, opened).await
     }
 }
 
@@ -154,7 +154,7 @@ fn open_parts(
     services: &GuestServices,
     ready: ReadyGuest,
     spec: SessionSpec,
-) -> Result<Parts, SessionError> {
+) -> Result<(Parts, Servers), SessionError> {
     let ready = ready.rename(services, &spec.tag)?;
     services.metrics.start(true);
     let offered = Offered {
@@ -172,10 +172,9 @@ fn open_parts(
         }
     };
     spec.secrets.set_run_dir(&ready.run_dir);
-    Ok(Parts {
+    let parts = Parts {
         guest: ready.guest,
         network: ready.network,
-        servers,
         streams,
         boot: BootMode::Restore,
         preload: spec.preload,
@@ -185,7 +184,8 @@ fn open_parts(
         tag: spec.tag,
         machine: spec.snapshot.machine().clone(),
         run_dir: ready.run_dir,
-    })
+    };
+    Ok((parts, servers))
 }
 
 fn serve(
@@ -200,7 +200,7 @@ fn serve(
         network,
         &ready.run_dir,
     )?;
-    let servers = Servers::open(network, machine.kind, names, offered)?;
+    let servers = Servers::open(network, machine.kind, names, offered, Vec::new())?;
     let streams = Streams::connect(&ready.guest)?;
     ready.guest.resume()?;
     Ok((servers, streams))

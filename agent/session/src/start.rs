@@ -28,8 +28,8 @@ impl Session {
         check_options(services, &spec.machine)?;
         let shared = Arc::clone(services);
         let copy = spec.copy;
-        let parts = blocking(move || open_parts(&shared, spec)).await?;
-        let mut session = Self::assemble(services, parts).await?;
+        let opened = blocking(move || open_parts(&shared, spec)).await?;
+        let mut session = Self::assemble(services, opened).await?;
         if let Some(copy) = copy {
             // It need not ask for its task.
             session.continue_from(copy.elapsed, true);
@@ -39,7 +39,10 @@ impl Session {
 }
 
 /// Starts the guest and the servers that it needs. Blocks.
-fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, SessionError> {
+fn open_parts(
+    services: &GuestServices,
+    spec: SessionSpec,
+) -> Result<(Parts, Servers), SessionError> {
     let run_dir = services.run_dir_of(&spec.tag);
     sys::file::private_directory(&run_dir)?;
     let link = spec.machine.kind.into();
@@ -52,10 +55,9 @@ fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, Sess
     let fork = spec.copy.map(|copy| copy.identity);
     let started = start_guest(services, spec, &network, &run_dir);
     let (guest, servers, streams) = started.inspect_err(|_| tear_down(&network, &run_dir))?;
-    Ok(Parts {
+    let parts = Parts {
         guest,
         network,
-        servers,
         streams,
         boot,
         preload,
@@ -65,7 +67,8 @@ fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, Sess
         tag,
         machine,
         run_dir,
-    })
+    };
+    Ok((parts, servers))
 }
 
 /// Opens the servers in the guest's network, then starts the guest. On failure no process is
@@ -89,7 +92,7 @@ fn start_guest(
         hashserv: spec.hashserv,
         commands: spec.commands,
     };
-    let servers = Servers::open(network, kind, names, offered)?;
+    let servers = Servers::open(network, kind, names, offered, Vec::new())?;
     let guest = Guest::start(Spec {
         durable: spec.durable,
         boot: spec.boot,
@@ -128,6 +131,7 @@ pub(super) fn guest_spec(
         user: services.uids.allocate(run_dir)?,
         run_dir: run_dir.to_owned(),
         network: network.name().to_owned(),
+        port: None,
         acceleration: settings.acceleration,
         uefi: settings.uefi.clone(),
         durable: false,

@@ -246,6 +246,7 @@ impl From<ForkRefusal> for ApiError {
             | ForkRefusal::Secrets(_)
             | ForkRefusal::Driven(_)
             | ForkRefusal::Trial(..)
+            | ForkRefusal::Auxiliaries(_)
             | ForkRefusal::Busy(_)
             | ForkRefusal::Rejected(..)
             | ForkRefusal::Guest { .. } => Self::conflict(error.to_string()),

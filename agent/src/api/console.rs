@@ -7,17 +7,18 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use config::builds::{Build, CONSOLE_PROTOCOL, HoldKind, Submitter, Typist};
 use config::tokens::Scope;
-use config::{BuildId, GuestTag, MachineName};
+use config::{AuxiliaryTag, BuildId, GuestTag, MachineName};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use secrets::SecretsError;
+use serde::Deserialize;
 use session::console::Console;
 use sys::blocking::blocking;
 use tracing::debug;
@@ -53,9 +54,13 @@ pub(super) async fn of_build(
     State(agent): State<Arc<AgentState>>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<BuildId>, PathRejection>,
+    query: Result<Query<ConsoleQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let Path(id) = id?;
+    let (Path(id), Query(query)) = (id?, query?);
+    if let Some(number) = query.auxiliary {
+        return of_auxiliary(&agent, &find(&agent, id).await?, number, request);
+    }
     let typing = Typing::of(request.method());
     let console = console_of(&agent, id, &caller, typing).await?;
     connect(
@@ -86,6 +91,46 @@ async fn console_of(
     })?;
     resume_held_guest(agent, &build, typing).await?;
     Ok(console)
+}
+
+/// The guest of a build whose console is requested.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConsoleQuery {
+    /// The number of an auxiliary guest, instead of the build's own.
+    auxiliary: Option<u8>,
+}
+
+/// Connects to the console of an auxiliary guest.
+fn of_auxiliary(
+    agent: &AgentState,
+    build: &Build,
+    number: u8,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let tag = auxiliary_tag(build, number)?;
+    let console = agent.guests.consoles.of(&tag.to_string()).ok_or_else(|| {
+        ApiError::conflict(format!(
+            "auxiliary guest {number} of build {} does not run; `buildhost log {0} --auxiliary` prints what its console has shown",
+            build.id
+        ))
+    })?;
+    connect(&console, request, std::future::ready(Ok(())))
+}
+
+/// Returns the short name of an auxiliary guest of a build.
+///
+/// # Errors
+/// The build has no such guest.
+pub(super) fn auxiliary_tag(build: &Build, number: u8) -> Result<AuxiliaryTag, ApiError> {
+    let mut tags = jobs::build::auxiliary_tags(build);
+    tags.find(|tag| tag.number == number).ok_or_else(|| {
+        ApiError::not_found(format!(
+            "build {} has no auxiliary machine {number}; it has {}",
+            build.id,
+            build.auxiliaries().count()
+        ))
+    })
 }
 
 /// Refuses a person who wants to type on the console of a guest that has secrets which the person

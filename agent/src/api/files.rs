@@ -30,9 +30,12 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, DuplexStream};
 use tokio_util::io::ReaderStream;
 
 use super::builds::find;
+use super::console::auxiliary_tag;
 use super::error::ApiError;
 use state::AgentState;
-use state::paths::{ARTIFACTS, CONSOLE, LOG_TIMES, attempt_directory, attempts, log_in};
+use state::paths::{
+    ARTIFACTS, CONSOLE, LOG_TIMES, attempt_directory, attempts, auxiliary_directory, log_in,
+};
 
 /// The interval at which a followed log is read.
 pub(super) const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
@@ -146,6 +149,26 @@ pub(super) struct LogQuery {
     /// The output of the console instead of the log.
     #[serde(default)]
     console: bool,
+    /// The output of the console of an auxiliary guest, by its number, instead of the log.
+    auxiliary: Option<u8>,
+}
+
+impl LogQuery {
+    fn selected(&self) -> Selected {
+        match self.auxiliary {
+            Some(number) => Selected::Auxiliary(number),
+            None if self.console => Selected::Console,
+            None => Selected::Log,
+        }
+    }
+}
+
+/// An output of the guests of a build.
+#[derive(Debug, Clone, Copy)]
+enum Selected {
+    Log,
+    Console,
+    Auxiliary(u8),
 }
 
 /// The attempt whose times are requested.
@@ -228,6 +251,9 @@ pub(super) async fn log(
 ) -> Result<Response, ApiError> {
     let (Path(id), Query(query)) = (id?, query?);
     log_directory(&agent, id, query.attempt).await?;
+    if let Some(number) = query.auxiliary {
+        auxiliary_tag(&find(&agent, id).await?, number)?;
+    }
     let (reader, writer) = tokio::io::duplex(PIECE);
     tokio::spawn(async move {
         // Fails if the client has disconnected or the log cannot be read; the body ends early.
@@ -254,7 +280,7 @@ async fn send_log(
         if let Some(build) = build.filter(is_own) {
             position.follow(&build);
         }
-        if let Some(log) = open_log(directory.clone(), query.attempt, query.console).await? {
+        if let Some(log) = open_log(directory.clone(), query.attempt, query.selected()).await? {
             position.offset += copy(log, position.offset, &mut to).await?;
         }
         if is_over || !query.follow || agent.stopping.is_cancelled() {
@@ -276,11 +302,14 @@ pub(super) fn is_over(build: &Build, attempt: Option<u32>) -> bool {
 }
 
 /// Opens the log or the console in a directory. Blocks.
-fn open_log_in(directory: &std::path::Path, console: bool) -> io::Result<Option<std::fs::File>> {
-    let path = if console {
-        directory.join(CONSOLE)
-    } else {
-        log_in(directory)
+fn open_log_in(
+    directory: &std::path::Path,
+    selected: Selected,
+) -> io::Result<Option<std::fs::File>> {
+    let path = match selected {
+        Selected::Log => log_in(directory),
+        Selected::Console => directory.join(CONSOLE),
+        Selected::Auxiliary(number) => auxiliary_directory(directory, number).join(CONSOLE),
     };
     match sys::trusted::open(path) {
         Ok(log) => Ok(Some(log)),
@@ -290,12 +319,16 @@ fn open_log_in(directory: &std::path::Path, console: bool) -> io::Result<Option<
 }
 
 /// Opens the log of an attempt, or of the last one, in the directory of a build.
-async fn open_log(build: PathBuf, attempt: Option<u32>, console: bool) -> io::Result<Option<File>> {
+async fn open_log(
+    build: PathBuf,
+    attempt: Option<u32>,
+    selected: Selected,
+) -> io::Result<Option<File>> {
     let log = blocking(move || {
-        let last = open_log_in(&build, console)?;
+        let last = open_log_in(&build, selected)?;
         // The log may have moved since, and another one taken its place.
         match attempt.map(|attempt| attempt_directory(&build, attempt)) {
-            Some(own) if own.exists() => open_log_in(&own, console),
+            Some(own) if own.exists() => open_log_in(&own, selected),
             _ => Ok(last),
         }
     });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use config::layout::Entry;
+use config::machine::Role;
 use config::settings::Machines;
 use config::task::Digest;
 use config::{BuildId, ImageKey, MachineName, ToolchainName};
@@ -79,6 +80,7 @@ pub(crate) async fn observe(
         capacity,
         pressure,
         requests: disks.requests,
+        auxiliaries: disks.auxiliaries,
         shares: Shares::default(),
         rules: Rules {
             aging: settings.builds.priority_aging,
@@ -144,6 +146,7 @@ struct Disks {
     toolchains: BTreeMap<ToolchainName, Digest>,
     unusable_toolchains: BTreeMap<ToolchainName, String>,
     requests: BTreeMap<ImageKey, ResourceRequest>,
+    auxiliaries: BTreeSet<ImageKey>,
     start_modes: BTreeMap<ImageKey, StartMode>,
     free: BTreeMap<VolumeId, u64>,
     halt: Option<String>,
@@ -157,6 +160,7 @@ impl Disks {
         drop_stale_facts(agent, &machines);
         let mut disks = Self {
             requests: requests(agent, &machines, &toolchains),
+            auxiliaries: auxiliaries(agent, &machines, &toolchains),
             start_modes: start_modes(agent, &machines),
             machines,
             toolchains,
@@ -253,6 +257,29 @@ fn requests(
         }
     }
     requests
+}
+
+/// Returns the images of auxiliary machines.
+fn auxiliaries(
+    agent: &AgentState,
+    machines: &BTreeMap<MachineName, Located>,
+    toolchains: &BTreeMap<ToolchainName, Digest>,
+) -> BTreeSet<ImageKey> {
+    let keys = machines.iter().flat_map(|(machine, state)| {
+        toolchains.keys().map(move |toolchain| {
+            let key = ImageKey {
+                machine: machine.clone(),
+                toolchain: toolchain.clone(),
+            };
+            (key, state)
+        })
+    });
+    let is_auxiliary = |(key, state): &(ImageKey, &Located)| {
+        let facts = facts(agent, state, key);
+        let machine = facts.as_ref().and_then(|facts| facts.machine.as_ref().ok());
+        machine.is_some_and(|machine| machine.role == Role::Auxiliary)
+    };
+    keys.filter(is_auxiliary).map(|(key, _)| key).collect()
 }
 
 /// Returns the start modes of builds on each complete image.

@@ -34,6 +34,8 @@ pub struct BuildJob {
     pub key: ImageKey,
     /// The resources that it asked for.
     pub resources: Resources,
+    /// The images of its auxiliary guests.
+    pub auxiliaries: Vec<ImageKey>,
     /// Cancels it.
     pub cancel: CancellationToken,
     /// Forks its guest, once it runs.
@@ -70,6 +72,13 @@ impl BuildJob {
         Self {
             key: ImageKey::of(build),
             resources: build.resources.clone(),
+            auxiliaries: build
+                .auxiliaries()
+                .map(|it| ImageKey {
+                    machine: it.machine.clone(),
+                    toolchain: build.toolchain.clone(),
+                })
+                .collect(),
             cancel,
             fork: None,
             resume: None,
@@ -209,6 +218,12 @@ impl JobTable {
                 .builds
                 .iter()
                 .map(|(id, job)| (*id, job.key.clone()))
+                .collect(),
+            auxiliaries: entries
+                .builds
+                .iter()
+                .filter(|(_, job)| !job.auxiliaries.is_empty())
+                .map(|(id, job)| (*id, job.auxiliaries.clone()))
                 .collect(),
             images: entries
                 .images

@@ -18,6 +18,15 @@ pub const ARTIFACTS: &str = "artifacts";
 /// The manifest of the task that a controller gave, byte for byte, in the directory of a build.
 pub const GIVEN_TASK: &str = "given.manifest";
 
+/// The prefix of the directories of auxiliary guests, in the directory of a build or an attempt.
+pub const AUXILIARY: &str = "auxiliary-";
+
+/// Returns the directory of an auxiliary guest, with its environment and the output of its console,
+/// in the directory of a build or an attempt.
+pub fn auxiliary_directory(build: &Path, number: u8) -> PathBuf {
+    build.join(format!("{AUXILIARY}{number}"))
+}
+
 /// The prefix of the directories with the logs of earlier attempts.
 const ATTEMPT: &str = "attempt-";
 

@@ -1,4 +1,4 @@
-//! The TFTP server of one guest (RFC 1350, 2347 to 2349, 7440).
+//! The TFTP server of one guest, and of others in its network (RFC 1350, 2347 to 2349, 7440).
 //!
 //! The guest sees a [`Namespace`] and no directory. Each transfer is a thread with its own
 //! socket in the guest's network namespace, so a packet costs one plain system call. A file
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 mod listener;
 mod namespace;
+mod peers;
 mod receive;
 mod reports;
 mod request;
@@ -32,10 +33,12 @@ mod transport;
 mod lossy_link_tests;
 
 pub use namespace::{DeferredFile, Namespace, Offer};
+pub use peers::Peer;
 pub use reports::Reports;
 pub use request::RefusalCause;
 
 use crate::codec;
+use peers::Peers;
 use request::Refusal;
 use staging::Quotas;
 
@@ -92,7 +95,7 @@ pub struct RefusedPut {
 /// sent after that.
 #[derive(Debug)]
 pub struct Server {
-    shared: Arc<Shared>,
+    peers: Arc<Peers>,
     stop: Arc<OwnedFd>,
     addresses: Vec<SocketAddr>,
 }
@@ -121,19 +124,22 @@ impl Server {
         namespace: Namespace,
         reports: impl Into<Reports>,
     ) -> io::Result<Self> {
-        let Reports { events, observer } = reports.into();
-        namespace.sweep()?;
+        Self::start_with_peers(addresses, namespace, reports, Vec::new())
+    }
+
+    /// Starts a server as [`Server::start`] does, and serves requests from the addresses of `peers`
+    /// with their own namespaces.
+    ///
+    /// # Errors
+    /// An address cannot be bound, or a thread cannot be started.
+    pub fn start_with_peers(
+        addresses: &[SocketAddr],
+        namespace: Namespace,
+        reports: impl Into<Reports>,
+        peers: Vec<Peer>,
+    ) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let shared = Arc::new(Shared {
-            quotas: namespace.quotas(),
-            namespace,
-            events,
-            observer,
-            stopped: RwLock::new(false),
-            contacted: AtomicBool::new(false),
-            reports: AtomicU64::new(0),
-            refused_puts: Mutex::default(),
-        });
+        let peers = Arc::new(Peers::new(namespace, reports.into(), peers)?);
         let sockets = addresses
             .iter()
             .map(UdpSocket::bind)
@@ -142,12 +148,12 @@ impl Server {
             .iter()
             .map(UdpSocket::local_addr)
             .collect::<io::Result<Vec<_>>>()?;
-        let listener = listener::Listener::new(sockets, Arc::clone(&shared), Arc::clone(&stop));
+        let listener = listener::Listener::new(sockets, Arc::clone(&peers), Arc::clone(&stop));
         thread::Builder::new()
             .name("tftp".to_owned())
             .spawn(move || listener.run())?;
         Ok(Self {
-            shared,
+            peers,
             stop,
             addresses,
         })
@@ -156,7 +162,7 @@ impl Server {
     /// Returns the files that the guest could not put because of a limit or of the host, and
     /// has not put since. Of many, the first ones.
     pub fn refused_puts(&self) -> Vec<RefusedPut> {
-        let refused = self.shared.refused_puts();
+        let refused = self.peers.guest().refused_puts();
         let refused = refused.iter().map(|(name, cause)| RefusedPut {
             name: name.clone(),
             cause: *cause,
@@ -172,13 +178,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.stop();
+        self.peers.stop();
         // Cannot fail: the counter is far from full.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
     }
 }
 
-/// The state that the threads of one server share.
+/// The state that the threads of one server share for one guest.
 #[derive(Debug)]
 struct Shared {
     namespace: Namespace,
@@ -195,6 +201,21 @@ struct Shared {
 }
 
 impl Shared {
+    /// Removes the incomplete files of an earlier server, and returns the state of a new one.
+    fn new(namespace: Namespace, reports: Reports) -> io::Result<Self> {
+        namespace.sweep()?;
+        Ok(Self {
+            quotas: namespace.quotas(),
+            namespace,
+            events: reports.events,
+            observer: reports.observer,
+            stopped: RwLock::new(false),
+            contacted: AtomicBool::new(false),
+            reports: AtomicU64::new(0),
+            refused_puts: Mutex::default(),
+        })
+    }
+
     fn stop(&self) {
         *self.stopped.write().unwrap_or_else(PoisonError::into_inner) = true;
     }

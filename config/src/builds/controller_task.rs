@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::auxiliary::AuxiliaryMachine;
 use crate::controllers::ControllerPriority;
 use crate::names::ControllerName;
 
@@ -22,4 +23,7 @@ pub struct ControllerTask {
     pub version: String,
     /// The end of the lease, at which a build without a result is stopped.
     pub expires: Timestamp,
+    /// The auxiliary machines that run beside the build, in the order of the task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auxiliaries: Vec<AuxiliaryMachine>,
 }

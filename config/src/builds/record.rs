@@ -11,6 +11,7 @@ use super::{
     ControllerTask, Interactive, Priority, Progress, Request, Resources, State, Submitter, Target,
     TransitionError,
 };
+use crate::auxiliary::AuxiliaryMachine;
 use crate::cache::mode::CacheUse;
 use crate::canary::{TrialResult, TrialRun};
 use crate::hashserv::HashservMode;
@@ -333,6 +334,11 @@ pub struct Build {
 }
 
 impl Build {
+    /// Returns the auxiliary machines that run beside it.
+    pub fn auxiliaries(&self) -> impl Iterator<Item = &AuxiliaryMachine> {
+        self.controller.iter().flat_map(|task| &task.auxiliaries)
+    }
+
     /// Returns the attempt on a revision on trial while it has no result.
     pub fn running_trial(&self) -> Option<&TrialRun> {
         self.trial.as_ref().filter(|it| it.result.is_none())

@@ -50,6 +50,9 @@ pub struct ControllerRules {
     pub request_max: Duration,
     /// The time after which a task without a result is given up.
     pub lease_max: Duration,
+    /// The memory that the auxiliary guests of a task may have together, in MiB; 0 to offer no
+    /// auxiliary machines.
+    pub auxiliary_memory_mib_max: u64,
 }
 
 impl ControllerRules {
@@ -103,6 +106,8 @@ fn controller(reader: &mut Reader<'_>) -> Option<ControllerRules> {
     let connect_max = reader.seconds("controllers.connect_seconds_max", 60);
     let request_max = reader.seconds("controllers.request_seconds_max", 300);
     let lease = reader.number("controllers.lease_minutes_max", 180, 1..=100_000);
+    let auxiliary = "controllers.auxiliary_memory_mib_max";
+    let auxiliary_memory_mib_max = reader.number(auxiliary, 0, 0..=1 << 30);
     Some(ControllerRules {
         name: name?.parse().ok()?,
         url: url?,
@@ -117,6 +122,7 @@ fn controller(reader: &mut Reader<'_>) -> Option<ControllerRules> {
         connect_max,
         request_max,
         lease_max: Duration::from_mins(lease),
+        auxiliary_memory_mib_max,
     })
 }
 

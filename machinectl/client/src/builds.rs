@@ -19,6 +19,8 @@ pub struct LogSelection {
     pub attempt: Option<u32>,
     /// The output of the guest's console instead of the log.
     pub console: bool,
+    /// The output of the console of the auxiliary guest with this number instead of the log.
+    pub auxiliary: Option<u8>,
 }
 
 impl Client {
@@ -82,9 +84,14 @@ impl Client {
         offset: u64,
         sink: &mut impl Write,
     ) -> Result<u64> {
-        let LogSelection { attempt, console } = selected;
+        let LogSelection {
+            attempt,
+            console,
+            auxiliary,
+        } = selected;
+        let auxiliary = auxiliary.map_or_else(String::new, |it| format!("&auxiliary={it}"));
         let attempt = attempt.map_or_else(String::new, |number| format!("&attempt={number}"));
-        let path = format!("builds/{id}/log?offset={offset}&console={console}{attempt}");
+        let path = format!("builds/{id}/log?offset={offset}&console={console}{attempt}{auxiliary}");
         self.copy(&path, sink)
     }
 

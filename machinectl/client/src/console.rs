@@ -37,6 +37,8 @@ pub struct Console {
 pub enum ConsoleTarget {
     /// The guest of a build.
     Build(BuildId),
+    /// The auxiliary guest of a build with this number.
+    Auxiliary(BuildId, u8),
     /// The only guest of a machine.
     Machine(MachineName),
 }
@@ -78,6 +80,9 @@ impl Client {
     pub fn console(&self, target: &ConsoleTarget, access: Access) -> Result<Console> {
         let path = match target {
             ConsoleTarget::Build(id) => format!("builds/{id}/console"),
+            ConsoleTarget::Auxiliary(id, number) => {
+                format!("builds/{id}/console?auxiliary={number}")
+            }
             ConsoleTarget::Machine(name) => format!("machines/{name}/console"),
         };
         let method = match access {

@@ -11,6 +11,7 @@ use config::builds::{HoldKind, State};
 use config::task::Breakpoint;
 use config::{BuildId, MachineName, ToolchainName};
 
+use super::auxiliary;
 use super::follow::{self, POLL_INTERVAL};
 use super::resources::ResourceOptions;
 use super::submit::{self, BuildArguments};
@@ -28,6 +29,10 @@ pub(crate) enum Command {
         /// A build, or a machine with one running guest
         #[arg(value_name = "BUILD|MACHINE")]
         guest: ConsoleTarget,
+        /// The guest of an auxiliary machine of the build, by the name of its environment or its
+        /// machine
+        #[arg(long, value_name = "NAME")]
+        auxiliary: Option<String>,
         /// Only watch
         #[arg(short, long)]
         read_only: bool,
@@ -87,9 +92,33 @@ pub(crate) enum Command {
     },
 }
 
+/// Returns the guest of an auxiliary machine of a build.
+fn auxiliary_target(
+    client: &Client,
+    build: &ConsoleTarget,
+    name: &str,
+) -> Result<ConsoleTarget, Failure> {
+    let ConsoleTarget::Build(id) = build else {
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            "`--auxiliary` needs the number of a build",
+        ));
+    };
+    let number = auxiliary::number(&client.build(*id)?, name)?;
+    Ok(ConsoleTarget::Auxiliary(*id, number))
+}
+
 pub(super) fn run(command: &Command, client: &Client, output: &Output) -> Result<(), Failure> {
     match command {
-        Command::Console { guest, read_only } => {
+        Command::Console {
+            guest,
+            auxiliary,
+            read_only,
+        } => {
+            let guest = match auxiliary {
+                Some(name) => &auxiliary_target(client, guest, name)?,
+                None => guest,
+            };
             let access = if *read_only {
                 Access::Read
             } else {

@@ -6,6 +6,7 @@ use clap::{ArgAction, Subcommand};
 use client::{Client, LogSelection};
 use config::BuildId;
 
+use super::auxiliary;
 use super::stamped_lines::StampedLines;
 use super::{follow, unless_closed};
 use crate::exit_code::Failure;
@@ -24,6 +25,10 @@ pub(crate) enum Command {
         /// Print what the guest's console has shown instead of the log
         #[arg(long, action = ArgAction::SetTrue, conflicts_with_all = ["follow", "timestamps"])]
         console: bool,
+        /// Print what the console of an auxiliary machine has shown instead of the log; NAME is that
+        /// of its environment or its machine
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["follow", "timestamps", "console"])]
+        auxiliary: Option<String>,
         /// Print before each line the time at which it arrived, `-` if that is not known
         #[arg(short, long)]
         timestamps: bool,
@@ -37,12 +42,18 @@ pub(super) fn run(command: &Command, client: &Client, output: &Output) -> Result
         build,
         attempt,
         console,
+        auxiliary,
         timestamps,
         follow,
     } = command;
+    let auxiliary = match auxiliary {
+        Some(name) => Some(auxiliary::number(&client.build(*build)?, name)?),
+        None => None,
+    };
     let selected = LogSelection {
         attempt: *attempt,
         console: *console,
+        auxiliary,
     };
     if follow.enabled {
         return follow::run(client, *build, *timestamps, output);

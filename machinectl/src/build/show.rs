@@ -31,6 +31,7 @@ pub(super) fn run(client: &Client, build: &Build, output: &Output) -> Result<(),
         ("schedule", or_empty(build.schedule.as_ref())),
         ("forked from", super::fork::origin(build)),
         ("controller", controller(build)),
+        ("auxiliaries", auxiliaries(build)),
         ("priority", priority(build)),
         ("resources", build.resources.to_string()),
         ("after", list(&build.after, " ")),
@@ -135,6 +136,15 @@ fn controller(build: &Build) -> String {
         task.session,
         time(task.expires)
     )
+}
+
+/// Returns the auxiliary machines, each with the name of its environment.
+fn auxiliaries(build: &Build) -> String {
+    let shown = build.auxiliaries().map(|it| match &it.environment {
+        Some(environment) => format!("{} ({environment})", it.machine),
+        None => it.machine.to_string(),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn sources(build: &Build) -> String {

@@ -35,7 +35,7 @@ impl LossyCable {
              ip link set dev guest0 address {GUEST_MAC}
              ip address add {GUEST}/24 dev guest0; ip link set dev guest0 up"
         ));
-        let end = |net: &Network| File::from(net.open_tap().unwrap());
+        let end = |net: &Network| File::from(net.open_tap(None).unwrap());
         let (one, other) = (end(net), end(&client_net));
         let cut = Arc::new(AtomicBool::new(false));
         let direction = |from: &File, to: &File, seed| {

@@ -1,5 +1,6 @@
 //! The answers of a test controller.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -105,14 +106,16 @@ fn task(state: &mut State, request: &Request, base: &str) -> Result<Answer, Answ
     for name in ["agent", "toolchain-name", "toolchain-version"] {
         value(agent, name)?;
     }
-    let mut offered = Vec::new();
+    let (mut offered, mut auxiliaries) = (Vec::new(), BTreeMap::new());
     for machine in machines {
         check_known(machine, &MACHINE_VALUES)?;
         value(machine, "summary")?;
-        offered.push((
-            value(machine, "name")?.to_owned(),
-            value(machine, "id")?.to_owned(),
-        ));
+        let (name, id) = (value(machine, "name")?, value(machine, "id")?);
+        match machine.get("role").unwrap_or("build") {
+            "build" => offered.push((name.to_owned(), id.to_owned())),
+            "auxiliary" => drop(auxiliaries.insert(name.to_owned(), auxiliary_memory(machine)?)),
+            role => return Err(bad(format!("invalid role '{role}'"))),
+        }
     }
     if offered.is_empty() {
         return Err(bad("no build machines specified"));
@@ -121,14 +124,41 @@ fn task(state: &mut State, request: &Request, base: &str) -> Result<Answer, Answ
         return Err((401, "unauthorized".into()));
     }
     state.requests.push((agent.clone(), offered.clone()));
-    let is_for = |task: &super::Task| offered.iter().any(|(name, _)| *name == task.machine);
-    let Some(index) = state.tasks.iter().position(is_for) else {
+    let most = agent.get("auxiliary-ram").map(str::parse::<u64>);
+    let most = most.transpose().map_err(|error| bad(error.to_string()))?;
+    let is_for = |task: &super::Task| {
+        offered.iter().any(|(name, _)| *name == task.machine)
+            && has_auxiliaries(task, &auxiliaries, most)
+    };
+    let index = state.tasks.iter().position(is_for);
+    state.auxiliaries = auxiliaries;
+    let Some(index) = index else {
         return Ok((200, manifest::print(&[Manifest::new().with("session", "")])));
     };
     let Some(task) = state.tasks.remove(index) else {
         return Err((500, "no task".into()));
     };
     Ok((200, hand_out(state, task, agent, base)))
+}
+
+/// Returns the least memory of an auxiliary machine, whose name must begin with an architecture.
+fn auxiliary_memory(machine: &Manifest) -> Result<u64, Answer> {
+    let name = value(machine, "name")?;
+    if !name.contains('-') || name.starts_with('-') || name.ends_with('-') {
+        return Err(bad(format!(
+            "no architecture in auxiliary machine '{name}'"
+        )));
+    }
+    let memory = value(machine, "ram-minimum")?;
+    memory.parse().map_err(|_| bad("invalid ram-minimum"))
+}
+
+/// Returns true if all auxiliary machines of a task are offered, and their memory is.
+fn has_auxiliaries(task: &super::Task, offered: &BTreeMap<String, u64>, most: Option<u64>) -> bool {
+    let values = task.values.pairs().iter();
+    let names = values.filter(|(name, _)| name.starts_with("auxiliary-machine"));
+    let memory: Option<u64> = names.map(|(_, machine)| offered.get(machine)).sum();
+    memory.is_some_and(|memory| most.is_none_or(|most| memory <= most))
 }
 
 /// Makes a session, and returns the answer with its task.

@@ -1,5 +1,5 @@
 //! The request for a task: a manifest of the agent, then one of each machine in the order of
-//! preference.
+//! preference, auxiliary machines last.
 
 use config::manifest::{self, Manifest};
 use config::settings::{ControllerRules, InteractiveMode};
@@ -19,7 +19,8 @@ pub(super) fn print(
     fingerprint: Option<&str>,
 ) -> Result<String, String> {
     let mut manifests = vec![header(rules, offer, fingerprint)];
-    manifests.extend(offer.machines.iter().map(machine));
+    manifests.extend(offer.machines.iter().map(build_machine));
+    manifests.extend(offer.auxiliaries.iter().map(auxiliary_machine));
     while manifests.len() > 1 {
         let text = manifest::print(&manifests);
         if text.len() <= BYTES_MAX {
@@ -49,19 +50,34 @@ fn header(rules: &ControllerRules, offer: &Offer, fingerprint: Option<&str>) -> 
     {
         header = header.with("interactive-login", login);
     }
-    match fingerprint {
-        Some(fingerprint) => header.with("fingerprint", fingerprint),
+    if let Some(fingerprint) = fingerprint {
+        header = header.with("fingerprint", fingerprint);
+    }
+    if offer.auxiliaries.is_empty() {
+        return header;
+    }
+    header.with("auxiliary-ram", &offer.auxiliary_memory_kib)
+}
+
+fn build_machine(offered: &OfferedMachine) -> Manifest {
+    machine(offered, "build").with("ram-minimum", &offered.memory_kib)
+}
+
+/// Returns the header of an auxiliary machine, whose memory counts against that of the agent.
+fn auxiliary_machine(offered: &OfferedMachine) -> Manifest {
+    let header = machine(offered, "auxiliary").with("ram-minimum", &offered.memory_kib);
+    match offered.memory_max_kib {
+        Some(most) => header.with("ram-maximum", &most),
         None => header,
     }
 }
 
-fn machine(machine: &OfferedMachine) -> Manifest {
+fn machine(offered: &OfferedMachine, role: &str) -> Manifest {
     Manifest::new()
-        .with("id", &machine.id)
-        .with("name", &machine.name)
-        .with("summary", &machine.summary)
-        .with("role", "build")
-        .with("ram-minimum", &machine.memory_kib)
+        .with("id", &offered.id)
+        .with("name", &offered.name)
+        .with("summary", &offered.summary)
+        .with("role", role)
 }
 
 #[cfg(test)]
@@ -97,6 +113,35 @@ ram-minimum: 524288
         assert_eq!(text, expected);
         let plain = print(&crate::brep::tests::rules(""), &offer(&["linux"]), None).unwrap();
         assert!(plain.contains("interactive-mode: false\n:\n"), "{plain}");
+    }
+
+    #[test]
+    fn auxiliary_machines_come_last_with_their_memory() {
+        let mut both = offer(&["linux"]);
+        let mut auxiliary = both.machines[0].clone();
+        auxiliary.name = "x86_64-pgsql".parse().unwrap();
+        auxiliary.memory_max_kib = Some(1_048_576);
+        both.auxiliaries = vec![auxiliary];
+        both.auxiliary_memory_kib = 2_097_152;
+        let text = print(&rules(""), &both, Some("abc")).unwrap();
+        let expected = "\
+fingerprint: abc
+auxiliary-ram: 2097152
+:
+id: id-of-linux
+name: linux
+summary: A machine
+role: build
+ram-minimum: 524288
+:
+id: id-of-linux
+name: x86_64-pgsql
+summary: A machine
+role: auxiliary
+ram-minimum: 524288
+ram-maximum: 1048576
+";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The answer to a request for a task.
 
+use config::auxiliary::{self, AuxiliaryMachine};
 use config::manifest::{self, Manifest};
 
 use super::{AGENT_CHECKSUM, Terms};
@@ -45,14 +46,34 @@ pub(super) fn parse(text: &str, offer: &Offer, base: &str) -> Result<Option<Take
         let machine = config::printable(machine);
         return Err(fault(format!("machine {machine} was not offered")));
     };
+    let auxiliaries = auxiliaries(task, offer).map_err(fault)?;
     Ok(Some(Taken {
         session: session.to_owned(),
         package: value("name")?.to_owned(),
         version: value("version")?.to_owned(),
         machine: offered.name.clone(),
+        auxiliaries,
         manifest: task_bytes(text, header, task).ok_or_else(|| fault("no task".to_owned()))?,
         terms: serde_json::to_string(&terms).map_err(|error| fault(error.to_string()))?,
     }))
+}
+
+/// Returns the auxiliary machines of a task, which were all offered as such.
+fn auxiliaries(task: &Manifest, offer: &Offer) -> Result<Vec<AuxiliaryMachine>, String> {
+    let auxiliaries = auxiliary::of_task(task)?;
+    let is_offered = |it: &&AuxiliaryMachine| {
+        offer
+            .auxiliaries
+            .iter()
+            .any(|offered| offered.name == it.machine)
+    };
+    match auxiliaries.iter().find(|it| !is_offered(it)) {
+        Some(other) => Err(format!(
+            "auxiliary machine {} was not offered",
+            other.machine
+        )),
+        None => Ok(auxiliaries),
+    }
 }
 
 fn terms(header: &Manifest, base: &str) -> Result<Terms, String> {
@@ -146,6 +167,22 @@ mod tests {
         let terms: Terms = serde_json::from_str(&taken.terms).unwrap();
         assert_eq!(terms.result_url, "https://ci.example.org/?build-result");
         assert_eq!((terms.challenge, terms.upload_urls), (None, vec![]));
+    }
+
+    #[test]
+    fn a_task_gets_only_auxiliary_machines_that_were_offered() {
+        let mut offered = offer(&["linux"]);
+        offered.auxiliaries = offer(&["x86_64-pgsql"]).machines;
+        let take = |machine: &str| {
+            let task = format!("{TASK}auxiliary-machine-db: {machine}\n");
+            super::parse(&format!("{HEADER}:\n{task}"), &offered, BASE)
+        };
+        let taken = take("x86_64-pgsql").unwrap().unwrap();
+        assert_eq!(taken.auxiliaries[0].label(), "db");
+        for machine in ["x86_64-mysql", "linux"] {
+            let error = take(machine).unwrap_err();
+            assert!(error.contains("was not offered"), "{error}");
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! DHCP for a guest (RFC 2131): the answers to its requests. Pure.
 //!
-//! Every guest has the same address, so all get the same lease, and the server keeps no
-//! state. The packets are parsed here: the crates that do it bring dozens of others with
+//! Every build's guest has the same address, and an auxiliary guest the one of its port, which its
+//! hardware address tells, so that the server keeps no state. The packets are parsed here: the crates that do it bring dozens of others with
 //! them, for one request and one constant answer.
 
 use std::net::Ipv4Addr;
 
-use config::task::{GATEWAY, GUEST};
+use config::task::GATEWAY;
+
+use crate::network::Port;
 
 /// The port of the server.
 pub const SERVER_PORT: u16 = 67;
@@ -15,18 +17,20 @@ pub const CLIENT_PORT: u16 = 68;
 /// The size of the longest request that is answered.
 pub const REQUEST_MAX: usize = 1500;
 
-/// The lease that every guest gets.
+/// The lease that a guest gets.
 #[derive(Debug, Clone, Copy)]
-pub struct Lease {
+struct Lease {
     guest: Ipv4Addr,
     host: Ipv4Addr,
 }
 
 impl Lease {
-    /// Returns the lease of the guest's address at the gateway.
-    pub fn of_guest() -> Option<Self> {
+    /// Returns the lease of the guest that has sent a packet with this header. One with another
+    /// hardware address is the only guest.
+    fn of_client(header: &[u8]) -> Option<Self> {
+        let port = Port::of_hardware_address(header.get(28..34)?);
         Some(Self {
-            guest: GUEST.parse().ok()?,
+            guest: port.unwrap_or(Port::BUILD).address(),
             host: GATEWAY.parse().ok()?,
         })
     }
@@ -65,8 +69,9 @@ mod kind {
 }
 
 /// Returns the answer to a request, or `None` if it needs none or is malformed.
-pub fn answer(packet: &[u8], lease: Lease) -> Option<Vec<u8>> {
+pub fn answer(packet: &[u8]) -> Option<Vec<u8>> {
     let header = packet.get(..HEADER)?;
+    let lease = Lease::of_client(header)?;
     let options = packet.get(HEADER..)?.strip_prefix(&MAGIC)?;
     // Ethernet only: six bytes of hardware address.
     if header[..3] != [REQUEST, 1, 6] {
@@ -158,7 +163,7 @@ mod tests {
     }
 
     fn kind_of(options: &[u8]) -> Option<u8> {
-        let answer = answer(&request(options), LEASE)?;
+        let answer = answer(&request(options))?;
         assert_eq!(answer[4..8], [1, 2, 3, 4]);
         find(&answer[HEADER + 4..], option::KIND).map(|value| value[0])
     }
@@ -170,13 +175,21 @@ mod tests {
             kind_of(&[0, 0, 53, 1, 3, 50, 4, 169, 254, 111, 1]),
             Some(kind::ACK)
         );
-        let answer = answer(&request(&[53, 1, 1]), LEASE).unwrap();
+        let answer = answer(&request(&[53, 1, 1])).unwrap();
         assert_eq!(answer[16..20], LEASE.guest.octets());
         let options = &answer[HEADER + 4..];
         assert_eq!(
             find(options, option::ROUTER),
             Some(&LEASE.host.octets()[..])
         );
+    }
+
+    #[test]
+    fn an_auxiliary_guest_gets_the_address_of_its_port() {
+        let mut packet = request(&[53, 1, 1]);
+        packet[28..34].copy_from_slice(&[2, 0x62, 0x68, 0, 1, 3]);
+        let answer = answer(&packet).unwrap();
+        assert_eq!(answer[16..20], [169, 254, 111, 4]);
     }
 
     #[test]
@@ -193,8 +206,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_packet_causes_a_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = answer(&noise, LEASE);
-            let _ = answer(&request(&noise), LEASE);
+            let _ = answer(&noise);
+            let _ = answer(&request(&noise));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A named network namespace for every guest, with one interface: the host's end of the
-//! link to the guest.
+//! link to the guest. The auxiliary guests of a build share the namespace of its guest, with a bridge.
 //!
-//! All guests see the same addresses and cannot see each other: the agent knows a guest by
+//! All builds' guests see the same addresses and cannot see each other: the agent knows a guest by
 //! the namespace in which it opened a socket, not by an address that could be forged. The
 //! namespace outlives the agent, so that its guest runs on during a restart; only
 //! [`delete`] removes it.
@@ -17,10 +17,11 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use sys::command;
+use sys::command::{self, CommandError};
 
-use super::names::{DIRECTORY, LIMIT, LinkType, NetworkError, path};
-use super::{rules, tap};
+use super::names::{DIRECTORY, HOST_LINK, LIMIT, LinkType, NetworkError, path};
+use super::port::Port;
+use super::{bridge, rules, tap};
 
 /// One guest's network. Dropping it leaves the namespace in place.
 #[derive(Debug)]
@@ -37,10 +38,29 @@ impl Network {
     /// # Errors
     /// When the network exists already, or the kernel refuses.
     pub fn create(name: &str, link: LinkType) -> Result<Self, NetworkError> {
+        Self::create_with(name, || Ok(rules::apply(link)))
+    }
+
+    /// Creates a network for a build's guest and its auxiliary ones, with one link for each: the
+    /// build's first. On failure nothing is left.
+    ///
+    /// # Errors
+    /// When the network exists already, or the kernel refuses.
+    pub fn create_shared(name: &str, links: &[LinkType]) -> Result<Self, NetworkError> {
+        Self::create_with(name, || {
+            bridge::set_kernel_switches()?;
+            Ok(bridge::apply(links))
+        })
+    }
+
+    fn create_with(
+        name: &str,
+        apply: impl FnOnce() -> io::Result<Result<(), CommandError>> + Send,
+    ) -> Result<Self, NetworkError> {
         if path(name)?.exists() {
             return Err(NetworkError::Exists(name.to_owned()));
         }
-        let created = Self::set_up(name, link);
+        let created = Self::set_up(name, apply);
         if created.is_err() {
             // The first error is the one to report; `list` finds what is left.
             let _ = delete(name);
@@ -48,7 +68,10 @@ impl Network {
         created
     }
 
-    fn set_up(name: &str, link: LinkType) -> Result<Self, NetworkError> {
+    fn set_up(
+        name: &str,
+        apply: impl FnOnce() -> io::Result<Result<(), CommandError>> + Send,
+    ) -> Result<Self, NetworkError> {
         let failed = |source| NetworkError::Command {
             name: name.to_owned(),
             source,
@@ -60,7 +83,7 @@ impl Network {
         network
             .enter(|| {
                 rules::set_kernel_switches()?;
-                Ok(rules::apply(link))
+                apply()
             })
             .map_err(|source| network.kernel_error("set up", source))?
             .map_err(failed)?;
@@ -149,29 +172,31 @@ impl Network {
         self.enter(|| TcpListener::bind(address))
     }
 
-    /// Opens the tap for QEMU. One process may have it at a time.
+    /// Opens the tap for QEMU, of a port if the network has several. One process may have it at a
+    /// time.
     ///
     /// # Errors
     /// `EBUSY` when another process has it.
-    pub fn open_tap(&self) -> io::Result<OwnedFd> {
-        self.enter(tap::open)
+    pub fn open_tap(&self, port: Option<Port>) -> io::Result<OwnedFd> {
+        let name = port.map_or_else(|| HOST_LINK.to_owned(), Port::interface);
+        self.enter(|| tap::open(&name))
     }
 
-    /// Creates a namespace with the guest's end of a veth pair, its address, and a route to
-    /// the host. The namespace ends with the last process in it, and the pair with it.
+    /// Creates a namespace with the guest's end of a veth pair, of a port if the network has
+    /// several, its address, and a route to the host. The namespace ends with the last process in it, and the pair with it.
     ///
     /// # Errors
     /// When there is no such end, or another container has taken it.
-    pub fn create_container_end(&self) -> Result<OwnedFd, NetworkError> {
+    pub fn create_container_end(&self, port: Option<Port>) -> Result<OwnedFd, NetworkError> {
         let create = || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             let inside: OwnedFd = sys::trusted::open("/proc/thread-self/ns/net")?.into();
             rules::open_ports()?;
             move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            let moved = rules::move_container_link(inside.as_fd());
+            let moved = rules::move_container_link(inside.as_fd(), port);
             move_into_link_name_space(inside.as_fd(), Some(LinkNameSpaceType::Network))?;
             Ok(moved
-                .and_then(|()| rules::apply_in_container())
+                .and_then(|()| rules::apply_in_container(port.unwrap_or(Port::BUILD)))
                 .map(|()| inside))
         };
         self.enter(create)

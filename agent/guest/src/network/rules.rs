@@ -8,10 +8,11 @@ use config::cache::PORT as CACHE_PORT;
 use config::exec::TCP_PORT as COMMANDS_PORT;
 use config::hashserv::PORT as HASHSERV_PORT;
 use config::secrets::TCP_PORT as SECRETS_PORT;
-use config::task::{GATEWAY, GATEWAY_BUILD2, GUEST, LOG_TCP_PORT, PR_PORT};
+use config::task::{GATEWAY, GATEWAY_BUILD2, LOG_TCP_PORT, PR_PORT};
 use sys::command::{self, CommandError, Running};
 
-use super::names::{CONTAINER_LINK, GUEST_MAC, HOST_LINK, HOST_MAC, LIMIT, LinkType};
+use super::names::{CONTAINER_LINK, HOST_LINK, HOST_MAC, LIMIT, LinkType};
+use super::port::Port;
 
 /// The local ports of the TFTP server's transfers.
 const TRANSFER_PORTS: &str = "32768 60999";
@@ -32,29 +33,34 @@ pub(super) fn open_ports() -> io::Result<()> {
     set("ipv4/ip_unprivileged_port_start", "0")
 }
 
-fn set(switch: &str, value: &str) -> io::Result<()> {
+pub(super) fn set(switch: &str, value: &str) -> io::Result<()> {
     let path = format!("/proc/sys/net/{switch}");
     let mut file = sys::trusted::open_for_writing(path)?;
     file.write_all(value.as_bytes())
 }
 
-/// Moves the container's end of a veth pair to another namespace.
-pub(super) fn move_container_link(namespace: BorrowedFd<'_>) -> Result<(), CommandError> {
+/// Moves the container's end of a veth pair to another namespace, in which it gets its name.
+pub(super) fn move_container_link(
+    namespace: BorrowedFd<'_>,
+    port: Option<Port>,
+) -> Result<(), CommandError> {
     let path = format!("/proc/{}/fd/{}", process::id(), namespace.as_raw_fd());
     let mut ip = command::prepare("ip");
-    ip.args(["link", "set", "dev", CONTAINER_LINK, "netns", &path]);
+    let name = port.map_or_else(|| CONTAINER_LINK.to_owned(), Port::peer);
+    ip.args(["link", "set", "dev", &name, "netns", &path]);
+    ip.args(["name", CONTAINER_LINK]);
     command::run(ip, LIMIT).map(|_| ())
 }
 
 /// Sets up the container's end of a veth pair in the calling thread's namespace.
-pub(super) fn apply_in_container() -> Result<(), CommandError> {
-    feed("ip", &["-batch", "-"], &container_link())
+pub(super) fn apply_in_container(port: Port) -> Result<(), CommandError> {
+    feed("ip", &["-batch", "-"], &container_link(port))
 }
 
 /// Creates the packet filter and the interfaces in the calling thread's namespace.
 pub(super) fn apply(link: LinkType) -> Result<(), CommandError> {
     // The filter comes first: no interface ever exists without it.
-    feed("nft", &["-f", "-"], &filter(link))?;
+    feed("nft", &["-f", "-"], &filter(link, Port::first(1)))?;
     feed("ip", &["-batch", "-"], &interfaces(link))
 }
 
@@ -88,20 +94,21 @@ link set dev {HOST_LINK} up
 }
 
 /// Returns the input of `ip -batch` for a container's end.
-fn container_link() -> String {
+fn container_link(port: Port) -> String {
+    let (hardware, address) = (port.hardware_address(), port.address());
     format!(
         "link set lo up
-link set dev {CONTAINER_LINK} address {GUEST_MAC} addrgenmode none
-address add {GUEST}/24 dev {CONTAINER_LINK}
+link set dev {CONTAINER_LINK} address {hardware} addrgenmode none
+address add {address}/24 dev {CONTAINER_LINK}
 link set dev {CONTAINER_LINK} up
 route add default via {GATEWAY}
 "
     )
 }
 
-/// Returns the input of `nft`: the ports of the host that the guest may reach, and the
-/// addresses that it may use.
-fn filter(link: LinkType) -> String {
+/// Returns the input of `nft`: the ports of the host that the guest with this link may reach, and the
+/// addresses that the guests at these ports may use.
+pub(super) fn filter(link: LinkType, guests: impl Iterator<Item = Port> + Clone) -> String {
     let ports = TRANSFER_PORTS.replace(' ', "-");
     // A virtual machine has virtio ports for its log and its secrets.
     let all = format!("{PR_PORT}, {COMMANDS_PORT}, {CACHE_PORT}, {HASHSERV_PORT}");
@@ -109,6 +116,18 @@ fn filter(link: LinkType) -> String {
         LinkType::Tap => all,
         LinkType::Veth => format!("{all}, {LOG_TCP_PORT}, {SECRETS_PORT}"),
     };
+    let arp = guests.clone().map(|port| {
+        let (hardware, address) = (port.hardware_address(), port.address());
+        format!("        arp saddr ether {hardware} arp saddr ip {{ {address}, 0.0.0.0 }} accept\n")
+    });
+    let arp: String = arp.collect();
+    let hardware: Vec<_> = guests.clone().map(Port::hardware_address).collect();
+    let hardware = match hardware.as_slice() {
+        [one] => one.clone(),
+        several => format!("{{ {} }}", several.join(", ")),
+    };
+    let sources = guests.map(|port| format!("        ip saddr {} accept\n", port.address()));
+    let sources: String = sources.collect();
     format!(
         "table inet guest {{
     chain input {{
@@ -125,16 +144,14 @@ fn filter(link: LinkType) -> String {
 table arp guest {{
     chain input {{
         type filter hook input priority filter; policy drop;
-        arp saddr ether {GUEST_MAC} arp saddr ip {{ {GUEST}, 0.0.0.0 }} accept
-    }}
+{arp}    }}
 }}
 table ip guest_source {{
     chain prerouting {{
         type filter hook prerouting priority raw; policy accept;
         iif lo accept
-        ether saddr != {GUEST_MAC} drop
-        ip saddr {GUEST} accept
-        ip saddr 0.0.0.0 udp dport 67 accept
+        ether saddr != {hardware} drop
+{sources}        ip saddr 0.0.0.0 udp dport 67 accept
         drop
     }}
 }}
@@ -156,7 +173,11 @@ mod tests {
     fn the_interfaces_and_the_packet_filter() {
         let interfaces = interfaces(LinkType::Tap) + "\n" + &interfaces(LinkType::Veth);
         insta::assert_snapshot!(
-            interfaces + "\n" + &container_link() + "\n" + &filter(LinkType::Veth)
+            interfaces
+                + "\n"
+                + &container_link(Port::BUILD)
+                + "\n"
+                + &filter(LinkType::Veth, Port::first(1))
         );
     }
 }

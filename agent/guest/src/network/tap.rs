@@ -5,8 +5,6 @@ use std::os::fd::OwnedFd;
 
 use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 
-use super::names::HOST_LINK;
-
 /// `struct ifreq` with the flags of an interface.
 #[repr(C)]
 struct Request {
@@ -21,16 +19,18 @@ const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
 const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
 
-/// Opens the tap in the calling thread's namespace.
+/// Opens the tap with this name in the calling thread's namespace.
 #[expect(unsafe_code, reason = "no crate has this ioctl as a safe function")]
-pub(super) fn open() -> io::Result<OwnedFd> {
+pub(super) fn open(name: &str) -> io::Result<OwnedFd> {
     let device = sys::trusted::open_read_write("/dev/net/tun")?;
     let mut request = Request {
         name: [0; 16],
         flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,
         rest: [0; 22],
     };
-    request.name[..HOST_LINK.len()].copy_from_slice(HOST_LINK.as_bytes());
+    // The last byte stays zero.
+    let length = name.len().min(request.name.len() - 1);
+    request.name[..length].copy_from_slice(&name.as_bytes()[..length]);
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, whose layout `Request` has.
     unsafe { ioctl(&device, Setter::<TUNSETIFF, Request>::new(request)) }?;
     Ok(device.into())

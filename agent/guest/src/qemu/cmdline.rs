@@ -7,7 +7,7 @@ use config::task::{CONTROL_PORT, LOG_PORT};
 use serde_json::json;
 
 use super::accelerator::Accelerator;
-use crate::network::GUEST_MAC;
+use crate::network::Port;
 use crate::spec::{BootMode, Spec};
 
 /// The numbers under which QEMU receives its descriptors.
@@ -47,9 +47,10 @@ pub fn command_line(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
     kernel(&mut line, spec);
     disk(&mut line, spec);
     line.add("-netdev", format!("tap,id=net,fd={TAP}"));
+    let mac = spec.port.unwrap_or(Port::BUILD).hardware_address();
     line.add(
         "-device",
-        format!("virtio-net-pci,netdev=net,mac={GUEST_MAC},romfile="),
+        format!("virtio-net-pci,netdev=net,mac={mac},romfile="),
     );
     socket(&mut line, "monitor", MONITOR);
     line.add("-mon", "chardev=monitor,mode=control");

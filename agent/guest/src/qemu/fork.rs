@@ -198,6 +198,7 @@ fn check_fits(fork: &ForkSpec) -> Result<(), ForkError> {
         user: User { uid: 0, gid: 0 },
         run_dir: PathBuf::new(),
         network: String::new(),
+        port: None,
         acceleration: fork.acceleration,
         uefi: fork.uefi.clone(),
         durable: false,

@@ -25,7 +25,7 @@ use tracing::warn;
 
 use super::collect::Collected;
 use super::new_guest::NewGuest;
-use super::{RESULTS, boot, cache, driven, files, hashserv, logs, progress, secrets};
+use super::{RESULTS, auxiliaries, boot, cache, driven, files, hashserv, logs, progress, secrets};
 use crate::runner::{self, Bounds, GuestSource, JobError};
 use crate::{disk_use, limits, snapshot};
 pub(super) use copy::start_copy;
@@ -194,6 +194,7 @@ async fn adopt_guest(
         elapsed: Duration::try_from(elapsed.unwrap_or_default()).unwrap_or_default() + earlier,
         contacted,
         fork: build.forked_from.map(|origin| origin.identity()),
+        auxiliaries: auxiliaries::adopt(agent, build).await?,
     };
     if let Err(error) = secrets {
         // What is not known cannot be masked any more.

@@ -10,9 +10,9 @@ use session::log_capture;
 use sys::blocking::blocking;
 use tftp::server::{DeferredFile, Namespace};
 
-use super::{cache, hashserv};
+use super::{auxiliary_task, cache, hashserv};
 use state::AgentState;
-use state::paths::{ARTIFACTS, CONSOLE, LIVE_LOG, LOG_TIMES};
+use state::paths::{ARTIFACTS, CONSOLE, GIVEN_TASK, LIVE_LOG, LOG_TIMES};
 
 /// The names under which a guest may put its result.
 pub const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
@@ -31,8 +31,7 @@ pub(super) async fn namespace(agent: &Arc<AgentState>, build: &Build) -> io::Res
         let map = map(&task_agent, &task(&task_agent, &build), &directory);
         let (mut map, resume) = map?;
         if build.controller.is_some() {
-            let given = sys::trusted::read(task_agent.paths.given_task(build.id))?;
-            map.offer(task::TASK, given);
+            offer_given_task(&mut map, &directory, &build)?;
         }
         Ok::<_, io::Error>((map, resume))
     })
@@ -43,6 +42,21 @@ pub(super) async fn namespace(agent: &Arc<AgentState>, build: &Build) -> io::Res
         }
     });
     Ok(map)
+}
+
+/// Offers the task of a controller. One with auxiliary machines does not exist for the guest until
+/// all of these have put their environments.
+fn offer_given_task(map: &mut Namespace, directory: &Path, build: &Build) -> io::Result<()> {
+    if build.auxiliaries().next().is_none() {
+        let given = sys::trusted::read(directory.join(GIVEN_TASK))?;
+        map.offer(task::TASK, given);
+        return Ok(());
+    }
+    match auxiliary_task::complete_task(directory, build) {
+        Ok(complete) => map.offer(task::TASK, complete),
+        Err(_) => map.offer(task::TASK, DeferredFile::default()),
+    }
+    Ok(())
 }
 
 /// Returns the task of the guest of a build.

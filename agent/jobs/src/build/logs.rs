@@ -7,13 +7,13 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::task::LOG;
 use session::line_times;
 
 use state::paths::{
-    ARTIFACTS, CONSOLE, GIVEN_TASK, LIVE_LOG, LOG_TIMES, attempt_directory, attempts,
+    ARTIFACTS, AUXILIARY, CONSOLE, GIVEN_TASK, LIVE_LOG, LOG_TIMES, attempt_directory, attempts,
 };
 
 /// The number of earlier attempts whose logs are kept.
@@ -97,6 +97,11 @@ pub(super) fn begin_attempt(directory: &Path, earlier: u32, bytes_max: u64) -> i
                 fs::rename(directory.join(name), moving.join(name))?;
             }
         }
+        for auxiliary in auxiliary_directories(directory)? {
+            if let Some(name) = auxiliary.file_name() {
+                fs::rename(&auxiliary, moving.join(name))?;
+            }
+        }
         fs::rename(moving, own)?;
     }
     let attempts = attempts(directory)?;
@@ -119,8 +124,20 @@ pub(super) fn begin_attempt(directory: &Path, earlier: u32, bytes_max: u64) -> i
     sys::file::fresh_directory(&directory.join(ARTIFACTS))
 }
 
+/// Returns the directories of auxiliary guests in the directory of a build.
+fn auxiliary_directories(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut entries = sys::file::entries(directory)?;
+    entries.retain(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(AUXILIARY))
+    });
+    Ok(entries)
+}
+
 #[cfg(test)]
 mod tests {
+    use state::paths::auxiliary_directory;
+
     use super::*;
 
     fn read(directory: &Path, name: &str) -> Option<String> {
@@ -165,10 +182,15 @@ mod tests {
         let directory = place.path();
         begin_attempt(directory, 0, 1000).unwrap();
         assert!(has_begun(directory, 0));
+        let console = auxiliary_directory(directory, 1).join(CONSOLE);
+        fs::create_dir_all(auxiliary_directory(directory, 1)).unwrap();
+        sys::file::replace(&console, b"auxiliary").unwrap();
         write(directory, LOG, "failed\n");
         write(directory, "result.manifest", ": 1\n");
         assert!(!has_begun(directory, 1));
         begin_attempt(directory, 1, 1000).unwrap();
+        let kept = auxiliary_directory(&attempt_directory(directory, 1), 1);
+        assert!(kept.join(CONSOLE).exists() && !console.exists());
         assert!(has_begun(directory, 1));
         assert_eq!(read(directory, "result.manifest"), None);
     }

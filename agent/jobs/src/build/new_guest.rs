@@ -13,10 +13,11 @@ use session::{GuestSecrets, ReadyGuest, SessionSpec};
 use state::{AgentState, ImageFacts, RestoreMemory};
 use store::{RefusalKind, Snapshot, Uuid, Volume};
 use sys::blocking::blocking;
+use tftp::server::DeferredFile;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{boot, cache, driven, files, hashserv, inputs, secrets};
+use super::{auxiliaries, boot, cache, driven, files, hashserv, inputs, secrets};
 use crate::runner::{GuestSource, JobError};
 use crate::{limits, ready, snapshot};
 
@@ -93,7 +94,7 @@ impl NewGuest {
         } else {
             (None, None)
         };
-        let spec = Box::new(SessionSpec {
+        let mut spec = Box::new(SessionSpec {
             tag: build.id.to_string(),
             snapshot,
             machine,
@@ -113,13 +114,21 @@ impl NewGuest {
             commands: driven::of_build(agent, build, quiet_max),
             copy: None,
         });
+        let group = if build.auxiliaries().next().is_some() {
+            let task = DeferredFile::default();
+            spec.files.offer(config::task::TASK, task.clone());
+            Some(auxiliaries::prepare(agent, build, task).await?)
+        } else {
+            None
+        };
         // Before the start: the agent that adopts the guest must know its kind.
         agent.records.save(build).await?;
         let ready = guest.and_then(|mut guest| guest.0.take());
         Ok(Self {
-            source: match ready {
-                Some(guest) => GuestSource::Ready(Box::new(guest), spec),
-                None => GuestSource::Start(spec),
+            source: match (ready, group) {
+                (_, Some(group)) => GuestSource::StartTogether(spec, group),
+                (Some(guest), None) => GuestSource::Ready(Box::new(guest), spec),
+                (None, None) => GuestSource::Start(spec),
             },
             limits,
             load,
@@ -161,7 +170,8 @@ fn may_be_ready(agent: &AgentState, build: &Build, start: &BuildStart) -> bool {
         attempts: build.attempts,
         is_resized: build.resources.cpus.is_some() || build.resources.memory_mib.is_some(),
     });
-    boot == Ok(StartKind::Restored)
+    // A ready guest has a network of its own.
+    boot == Ok(StartKind::Restored) && build.auxiliaries().next().is_none()
 }
 
 /// Returns the facts of the image that a snapshot was taken of.

@@ -232,6 +232,7 @@ impl Causes {
         let message = sys::error_report::chain(error);
         match (party(error), self.evicted) {
             (Party::Limit, _) => Verdict::Late(message),
+            (Party::Auxiliary, _) => Verdict::Lost(message),
             (Party::Cancellation, Some(disk)) => evicted(&disk),
             // Only an eviction or the stop of the agent cancels a build without a person.
             (Party::Cancellation, None) if self.faults.is_empty() => stopped(),
@@ -285,6 +286,8 @@ enum Party {
     Guest,
     /// The guest ended before its result. Nobody knows why.
     GuestEnded,
+    /// An auxiliary guest, which would put the same again. Nothing is known of the package.
+    Auxiliary,
     /// One of its time limits.
     Limit,
     /// The agent, or a person.
@@ -301,7 +304,10 @@ fn party(error: &JobError) -> Party {
             GuestFailure::Exited { end, .. } if end.exceeded_its_memory() => Party::Guest,
             GuestFailure::Exited { .. } => Party::GuestEnded,
             GuestFailure::Cancelled => Party::Cancellation,
+            GuestFailure::Environment { .. } => Party::Auxiliary,
             GuestFailure::StartTimeout { .. }
+            | GuestFailure::AuxiliaryExited { .. }
+            | GuestFailure::AuxiliaryTimeout { .. }
             | GuestFailure::DiskFull(_)
             | GuestFailure::AgentGone => Party::Host,
         },

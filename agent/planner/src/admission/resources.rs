@@ -108,6 +108,54 @@ impl ResourcePool {
             .or_else(|| self.check_amounts(volume, request))
     }
 
+    /// Returns the reason for which these guests cannot start now together, if there is one.
+    pub fn check_together(&self, guests: &[Allocation]) -> Option<Unschedulable> {
+        let [first, others @ ..] = guests else {
+            return None;
+        };
+        if others.is_empty() {
+            return self.check(&first.machine, first.volume, &first.request);
+        }
+        let of_volume = |volume| {
+            let on_volume = guests.iter().filter(|it| it.volume == volume);
+            let disk = on_volume.map(|it| it.request.disk).sum();
+            let first = first.request.clone();
+            let sum = others.iter().fold(first, |sum, it| sum.plus(&it.request));
+            ResourceRequest { disk, ..sum }
+        };
+        self.check_totals(&of_volume(first.volume))
+            .or_else(|| self.check_slots_together(guests))
+            .or_else(|| self.check_pressure())
+            .or_else(|| {
+                let mut guests = guests.iter();
+                guests.find_map(|it| self.check_reservations(it.volume, &it.request))
+            })
+            .or_else(|| {
+                let volumes: BTreeSet<_> = guests.iter().map(|it| it.volume).collect();
+                let mut volumes = volumes.into_iter();
+                volumes.find_map(|volume| self.check_amounts(volume, &of_volume(volume)))
+            })
+    }
+
+    /// Returns the reason for which these guests have no slots, if there is one.
+    fn check_slots_together(&self, guests: &[Allocation]) -> Option<Unschedulable> {
+        let (mut pool, mut guests) = (self.clone(), guests.iter());
+        guests.find_map(|guest| {
+            let reason = pool.check_slots(&guest.machine, &guest.request);
+            pool.allocate(guest.clone());
+            reason
+        })
+    }
+
+    /// Returns the memory that guests could take now, in MiB.
+    pub fn free_memory(&self) -> u64 {
+        let free = self
+            .capacity
+            .memory
+            .saturating_sub(self.allocated(&Resource::Memory));
+        free.min(self.capacity.available.saturating_sub(self.new_memory))
+    }
+
     /// Returns the reason for which a guest can never start on this host, if there is one.
     fn check_totals(&self, request: &ResourceRequest) -> Option<Unschedulable> {
         let (wanted, total) = (request.memory, self.capacity.memory);

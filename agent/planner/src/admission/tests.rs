@@ -64,6 +64,7 @@ fn candidate(id: u64, name: &str, priority: i32) -> Candidate {
         },
         volume: VolumeId(0),
         request: SMALL,
+        auxiliaries: Vec::new(),
     }
 }
 

@@ -97,6 +97,10 @@ impl Observed {
             Ok(GuestTag::Copy(copy)) => {
                 Some(copy.build) <= self.newest_build && !jobs.debug_sessions.contains_key(&copy)
             }
+            Ok(GuestTag::Auxiliary(auxiliary)) => {
+                let used = jobs.builds.contains_key(&auxiliary.build);
+                Some(auxiliary.build) <= self.newest_build && !used
+            }
             // The agent has those of ready guests in use.
             Ok(GuestTag::Ready(_)) => true,
             Ok(GuestTag::Fork(id)) => {

@@ -73,9 +73,7 @@ impl Observed {
 
     /// Returns false if a build waits for a countable resource that no hold has.
     fn eviction_helps(&self, queued: &QueuedBuild, pool: &ResourcePool) -> bool {
-        let key = &queued.key;
-        let request = self.request(key).with(&queued.resources);
-        let reason = pool.check(&key.machine, self.volume(key), &request);
+        let reason = pool.check_together(&self.allocations_of(queued));
         reason.is_none_or(|reason| !reason.is_for_count())
     }
 

@@ -224,7 +224,11 @@ impl<'d> Simulation<'d> {
         let world = &mut self.world;
         if let Some(queued) = world.queue.iter().find(|it| it.id == start.id) {
             let resources = queued.resources.clone();
+            let auxiliaries: Vec<_> = queued.auxiliary_keys().collect();
             world.jobs.resources.insert(start.id, resources);
+            if !auxiliaries.is_empty() {
+                world.jobs.auxiliaries.insert(start.id, auxiliaries);
+            }
         }
         world.queue.retain(|queued| queued.id != start.id);
         world.jobs.builds.insert(start.id, start.key.clone());
@@ -288,6 +292,7 @@ impl<'d> Simulation<'d> {
                 if let Some(key) = self.world.jobs.builds.remove(id) {
                     self.release_memory(&job, &key);
                 }
+                self.world.jobs.auxiliaries.remove(id);
                 self.world.jobs.resources.remove(id);
                 let dependencies = &mut self.world.dependencies;
                 dependencies.insert(*id, DependencyState::Succeeded);
@@ -332,14 +337,24 @@ impl<'d> Simulation<'d> {
         }
     }
 
+    /// Returns the memory of all guests of a job.
+    fn memory_of(&self, job: &JobId, key: &ImageKey) -> u64 {
+        match job {
+            JobId::Build(id) => self.world.total_of(*id, key).memory,
+            JobId::Bootstrap(_) | JobId::Copy(_) | JobId::Fork(_) => {
+                self.world.request_of(job, key).memory
+            }
+        }
+    }
+
     fn take_memory(&mut self, job: &JobId, key: &ImageKey) {
-        let taken = self.world.request_of(job, key).memory;
+        let taken = self.memory_of(job, key);
         let available = &mut self.world.capacity.available;
         *available = available.saturating_sub(taken);
     }
 
     fn release_memory(&mut self, job: &JobId, key: &ImageKey) {
-        let freed = self.world.request_of(job, key).memory;
+        let freed = self.memory_of(job, key);
         let available = &mut self.world.capacity.available;
         *available = available.saturating_add(freed);
     }

@@ -6,7 +6,7 @@ use config::{BuildId, ImageKey, ToolchainName};
 use store::{ImageView, Located, Uuid, VolumeId};
 
 use super::{Observed, key};
-use crate::admission::ResourcePool;
+use crate::admission::{Allocation, ResourcePool};
 use crate::{JobId, ResourceRequest};
 
 /// A machine on which a further build could start now.
@@ -25,7 +25,46 @@ pub struct Opening {
     pub request: ResourceRequest,
 }
 
+/// The auxiliary machines that could start now beside a build on any machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuxiliaryOpenings {
+    /// The machines.
+    pub machines: Vec<Opening>,
+    /// The memory that is left for all of them together, in MiB.
+    pub memory: u64,
+}
+
 impl Observed {
+    /// Returns the auxiliary machines that could start now beside a build on any of these openings,
+    /// under the same conditions.
+    pub fn auxiliary_openings(
+        &self,
+        toolchain: &ToolchainName,
+        ended: &BTreeSet<BuildId>,
+        builds: &[Opening],
+    ) -> AuxiliaryOpenings {
+        let mut pool = self.pool_behind_queue(ended);
+        let Some(largest) = builds.iter().max_by_key(|it| it.request.memory) else {
+            return AuxiliaryOpenings::default();
+        };
+        // The build itself is counted, so that an auxiliary guest is one more.
+        pool.allocate(Allocation {
+            job: JobId::Build(BuildId(0)),
+            machine: largest.key.machine.clone(),
+            volume: largest.volume,
+            request: largest.request.clone(),
+        });
+        let machines = self.machines.values();
+        let openings = machines.filter_map(|state| self.opening(state, toolchain, &pool));
+        AuxiliaryOpenings {
+            machines: openings
+                .filter_map(Result::ok)
+                .filter(|it| self.auxiliaries.contains(&it.key))
+                .collect(),
+            memory: pool.free_memory(),
+        }
+    }
+
     /// Returns the machines on which a further build with this toolchain could start now, once the
     /// builds of `ended` have ended and everything in the queue that can start has started.
     ///
@@ -44,7 +83,11 @@ impl Observed {
         }
         let pool = self.pool_behind_queue(ended);
         let (mut openings, mut reasons) = (Vec::new(), Vec::new());
-        for state in self.machines.values() {
+        let is_for_builds = |state: &&Located| {
+            let key = key(&state.view, toolchain);
+            !self.auxiliaries.contains(&key)
+        };
+        for state in self.machines.values().filter(is_for_builds) {
             match self.opening(state, toolchain, &pool) {
                 Some(Ok(opening)) => openings.push(opening),
                 Some(Err(reason)) => reasons.push(reason),

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::builds::{Build, StartKind, Submitter};
-use config::{BuildId, ImageKey};
+use config::{BuildId, ImageKey, MachineName};
 use jiff::Timestamp;
 use store::VolumeId;
 
 use super::{Action, BuildStart, Decision, DependencyState, Observed, QueuedBuild};
 use crate::admission::{
-    Allocation, Candidate, ResourcePool, RunningUsage, Shares, UsageInterval, listed,
+    Allocation, Candidate, ResourcePool, RunningUsage, Shares, Unschedulable, UsageInterval, listed,
 };
 use crate::{JobId, ResourceRequest};
 
@@ -25,6 +25,26 @@ enum BuildReadiness {
     BackingOff,
     /// It has ended.
     Ended(Action),
+}
+
+impl QueuedBuild {
+    /// Returns the images of its auxiliary machines.
+    pub(super) fn auxiliary_keys(&self) -> impl Iterator<Item = ImageKey> {
+        self.auxiliaries.iter().map(|machine| ImageKey {
+            machine: machine.clone(),
+            toolchain: self.key.toolchain.clone(),
+        })
+    }
+}
+
+/// Returns the reason for which a ready build waits.
+fn wait_reason(queued: &QueuedBuild, unschedulable: &Unschedulable) -> String {
+    if queued.auxiliaries.is_empty() {
+        return format!("for {unschedulable}");
+    }
+    let machines = queued.auxiliaries.iter().map(MachineName::as_str);
+    let machines = machines.collect::<Vec<_>>().join(", ");
+    format!("for {unschedulable}; it starts together with its auxiliary machines {machines}")
 }
 
 impl Observed {
@@ -56,7 +76,7 @@ impl Observed {
         for (queued, readiness) in readiness {
             let reason = match readiness {
                 BuildReadiness::Ready(candidate) => match placed.verdicts.get(&candidate.id) {
-                    Some(Err(unschedulable)) => format!("for {unschedulable}"),
+                    Some(Err(unschedulable)) => wait_reason(queued, unschedulable),
                     _ => continue,
                 },
                 BuildReadiness::Waiting(reason) => reason,
@@ -91,7 +111,7 @@ impl Observed {
             volume: candidate.volume,
             image: self.image(&candidate.key).map(|image| image.uuid),
             start: mode.map_or(StartKind::Cold, |mode| mode.start),
-            request: candidate.request.clone(),
+            request: candidate.total(),
             trial: None,
         }
     }
@@ -99,12 +119,11 @@ impl Observed {
     /// Returns the resources of the host with the allocations of the jobs that run.
     pub fn pool(&self) -> ResourcePool {
         // A suspended guest keeps its memory.
-        let allocations = self
-            .jobs
-            .guests()
-            .map(|(job, key)| self.allocation(job, key))
-            .collect();
-        ResourcePool::new(self.capacity.clone(), allocations)
+        let guests = self.jobs.guests();
+        let guests = guests.map(|(job, key)| self.allocation(job, key));
+        let auxiliaries = self.jobs.auxiliary_guests();
+        let auxiliaries = auxiliaries.map(|(job, key)| self.auxiliary_allocation(job, key));
+        ResourcePool::new(self.capacity.clone(), guests.chain(auxiliaries).collect())
     }
 
     /// Returns the builds that run, as fair-share accounting counts them.
@@ -114,7 +133,7 @@ impl Observed {
             let usage = RunningUsage {
                 submitter: running.submitter.clone(),
                 since: running.since,
-                request: self.request_of(&JobId::Build(*id), key),
+                request: self.total_of(*id, key),
             };
             Some((*id, usage))
         };
@@ -147,10 +166,7 @@ impl Observed {
     pub(super) fn kept_waiting(&self) -> Vec<(Timestamp, Submitter)> {
         let ready = self.candidates();
         let pool = self.pool();
-        let fits = |it: &Candidate| {
-            pool.check(&it.key.machine, it.volume, &it.request)
-                .is_none()
-        };
+        let fits = |it: &Candidate| pool.check_together(&it.allocations()).is_none();
         if !ready.iter().any(fits) {
             return Vec::new();
         }
@@ -207,6 +223,58 @@ impl Observed {
         }
     }
 
+    /// Returns the allocation of an auxiliary guest of a build.
+    pub(super) fn auxiliary_allocation(&self, job: JobId, key: &ImageKey) -> Allocation {
+        Allocation {
+            job,
+            machine: key.machine.clone(),
+            volume: self.volume(key),
+            request: self.request(key),
+        }
+    }
+
+    /// Returns the resources that all guests of a running build take together.
+    pub(super) fn total_of(&self, id: BuildId, key: &ImageKey) -> ResourceRequest {
+        let own = self.request_of(&JobId::Build(id), key);
+        let auxiliaries = self.jobs.auxiliaries.get(&id).into_iter().flatten();
+        auxiliaries.fold(own, |sum, key| sum.plus(&self.request(key)))
+    }
+
+    /// Returns the allocations that the guests of a queued build would have.
+    pub(super) fn allocations_of(&self, queued: &QueuedBuild) -> Vec<Allocation> {
+        let request = self.request(&queued.key).with(&queued.resources);
+        let own = Allocation {
+            request,
+            ..self.auxiliary_allocation(JobId::Build(queued.id), &queued.key)
+        };
+        let auxiliaries = self.auxiliaries_of(queued).into_iter();
+        std::iter::once(own).chain(auxiliaries).collect()
+    }
+
+    fn auxiliaries_of(&self, queued: &QueuedBuild) -> Vec<Allocation> {
+        let keys = queued.auxiliary_keys();
+        keys.map(|key| self.auxiliary_allocation(JobId::Build(queued.id), &key))
+            .collect()
+    }
+
+    /// Returns the reason for which an auxiliary machine of a queued build cannot run, if there is
+    /// one.
+    fn auxiliary_fault(&self, queued: &QueuedBuild) -> Option<String> {
+        queued.auxiliary_keys().find_map(|key| {
+            let ImageKey { machine, toolchain } = &key;
+            match self.machines.get(machine) {
+                Some(state) if !state.view.deleting => {}
+                _ => return Some(format!("auxiliary machine {machine} was deleted")),
+            }
+            if let Some(halt) = self.halt(machine) {
+                return Some(halt.clone());
+            }
+            self.image(&key).is_none().then(|| {
+                format!("auxiliary machine {machine} has no image with toolchain {toolchain} yet")
+            })
+        })
+    }
+
     fn readiness_of(&self, queued: &QueuedBuild) -> BuildReadiness {
         let ImageKey { machine, toolchain } = &queued.key;
         let state = self.machines.get(machine);
@@ -232,6 +300,8 @@ impl Observed {
             halt.clone()
         } else if self.image(&queued.key).is_none() {
             return BuildReadiness::NeedsImage;
+        } else if let Some(fault) = self.auxiliary_fault(queued) {
+            fault
         } else {
             return BuildReadiness::Ready(Candidate {
                 id: queued.id,
@@ -241,6 +311,7 @@ impl Observed {
                 since: queued.since,
                 volume: state.volume,
                 request: self.request(&queued.key).with(&queued.resources),
+                auxiliaries: self.auxiliaries_of(queued),
             });
         };
         BuildReadiness::Waiting(format!("because {reason}"))

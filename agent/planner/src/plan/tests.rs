@@ -130,6 +130,7 @@ pub(super) fn queued(id: u64, machine: &str) -> QueuedBuild {
         submitter: Submitter::root(),
         priority: Priority(0),
         resources: Resources::default(),
+        auxiliaries: Vec::new(),
         since: Timestamp::UNIX_EPOCH,
         backoff: None,
         after: Vec::new(),

@@ -16,6 +16,7 @@ fn request(session: &str) -> Request {
         package: "libhello".to_owned(),
         version: "1.0.0".to_owned(),
         expires: Timestamp::UNIX_EPOCH,
+        auxiliaries: Vec::new(),
     };
     Request {
         controller: Some(task),

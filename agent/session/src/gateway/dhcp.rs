@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use guest::gateway::dhcp::{CLIENT_PORT, Lease, REQUEST_MAX, answer};
+use guest::gateway::dhcp::{CLIENT_PORT, REQUEST_MAX, answer};
 use tokio::net::UdpSocket;
 
 /// Serves DHCP on a socket inside a guest's network, for ever. Must be called in a tokio
@@ -14,11 +14,10 @@ use tokio::net::UdpSocket;
 pub fn serve(socket: std::net::UdpSocket) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     socket.set_nonblocking(true)?;
     let socket = UdpSocket::from_std(socket)?;
-    let lease = Lease::of_guest().ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(answer_all(socket, lease))
+    Ok(answer_all(socket))
 }
 
-async fn answer_all(socket: UdpSocket, lease: Lease) {
+async fn answer_all(socket: UdpSocket) {
     let clients = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
     let mut buffer = [0; REQUEST_MAX];
     loop {
@@ -27,7 +26,7 @@ async fn answer_all(socket: UdpSocket, lease: Lease) {
             tokio::task::yield_now().await;
             continue;
         };
-        if let Some(answer) = answer(&buffer[..length], lease) {
+        if let Some(answer) = answer(&buffer[..length]) {
             // The client repeats its request if the answer is lost.
             let _ = socket.send_to(&answer, clients).await;
         }

@@ -8,6 +8,7 @@ use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
 use config::{BuildId, GuestTag};
 
+use super::inventory::{build_of, network_tag};
 use super::{Found, Guest, Inventory, Leftover, Recorded, Repair};
 
 /// The advice about something that the agent does not manage.
@@ -100,6 +101,12 @@ impl Examination<'_> {
             Ok(GuestTag::Copy(tag)) => {
                 Owner::None(format!("no debug session of build {} is open", tag.build))
             }
+            Ok(GuestTag::Auxiliary(tag)) if self.inventory.running.contains(&tag.build) => {
+                Owner::Job
+            }
+            Ok(GuestTag::Auxiliary(tag)) => {
+                Owner::None(format!("build {} does not run", tag.build))
+            }
             Ok(GuestTag::Fork(id)) => {
                 Owner::None(format!("the fork point of build {id} has no guest"))
             }
@@ -113,14 +120,15 @@ impl Examination<'_> {
 
     /// Returns true if the next agent will adopt a guest, because its build is not finished.
     fn is_adoptable(&self, guest: &Guest) -> bool {
-        let build = guest.tag.parse().ok().and_then(|id| self.recorded(id));
+        let build = build_of(&guest.tag).and_then(|id| self.recorded(id));
         guest.network && build.is_some_and(|build| has_job(build.state))
     }
 
     fn guests(&mut self) {
         for guest in &self.inventory.guests {
             let subject = Subject::Guest(guest.tag.clone());
-            let network = format!("{}{}", self.inventory.prefix, guest.tag);
+            let network = network_tag(&guest.tag);
+            let network = format!("{}{network}", self.inventory.prefix);
             match (self.owner(&guest.tag), guest.pid) {
                 (Owner::Job, Some(pid)) if !guest.network => self.advise(
                     Id::GuestWithoutNetwork,

@@ -30,6 +30,7 @@ use store::{Holder, Volume, VolumeId};
 use sys::blocking::blocking;
 use tracing::warn;
 
+use super::inventory::network_tag;
 use super::{Group, Guest, Inventory, Network, Recorded, Records};
 use crate::scheduler::{self, pressure};
 use state::AgentState;
@@ -130,7 +131,8 @@ fn guests(agent: &AgentState, prefix: &str) -> io::Result<Vec<Guest>> {
         let pid = || Some(find().ok()??.pid());
         let found = pid();
         // A guest that has just ended needs no network.
-        let network = network::Network::open(&format!("{prefix}{tag}")).is_ok() || pid() != found;
+        let network = format!("{prefix}{}", network_tag(&tag));
+        let network = network::Network::open(&network).is_ok() || pid() != found;
         Some(Guest {
             pid: found,
             unreadable: find().is_err(),

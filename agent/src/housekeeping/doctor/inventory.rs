@@ -118,6 +118,20 @@ pub struct Guest {
     pub network: bool,
 }
 
+/// Returns the build of a guest of this name, its own or an auxiliary one.
+pub(super) fn build_of(tag: &str) -> Option<BuildId> {
+    match tag.parse() {
+        Ok(GuestTag::Build(id)) => Some(id),
+        Ok(GuestTag::Auxiliary(tag)) => Some(tag.build),
+        _ => None,
+    }
+}
+
+/// Returns the short name of the network of a guest. An auxiliary guest is in that of its build.
+pub(super) fn network_tag(tag: &str) -> String {
+    build_of(tag).map_or_else(|| tag.to_owned(), |build| build.to_string())
+}
+
 /// A network namespace.
 #[derive(Debug, Clone)]
 pub struct Network {

@@ -383,3 +383,22 @@ fn controllers_that_fail_or_lack_something_are_reported() {
     controller-unnamed: controller gone: the number of its open leases is 2
     ");
 }
+
+#[test]
+fn an_auxiliary_guest_belongs_to_its_build() {
+    let mut inventory = Inventory {
+        running: [BuildId(42)].into(),
+        guests: vec![guest("42", Some(5), true), guest("42-x1", Some(6), true)],
+        networks: vec![network("host-42", &[(5, "qemu-system-x86")])],
+        groups: vec![group("host-42", true), group("host-42-x1", true)],
+        ..agent([(42, build(State::Running, false, None))])
+    };
+    assert_eq!(report(&inventory), "");
+    // The next agent adopts both.
+    inventory.running.clear();
+    assert!(!report(&inventory).contains("leftover-guest"));
+    inventory.records.builds.clear();
+    assert!(report(&inventory).contains(
+        "leftover-guest: guest 42-x1: its process 6 runs, but build 42 does not run\n    repair: end process 6 and delete network host-42"
+    ));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use config::{BuildId, ControllerName};
 use controllers::priority::{RunningTask, interruptible, may_be_asked, order};
 use controllers::{Offer, OfferedMachine, TakeError, Taken, backoff};
 use jiff::Timestamp;
+use planner::Opening;
 use records::RecordsError;
 use state::{AgentState, LeaseEnd};
 use sys::blocking::blocking;
@@ -20,7 +21,7 @@ use telemetry::metrics::RequestResult;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::offering::{OfferedPlace, places};
+use super::offering::{OfferedPlace, auxiliaries, places};
 use super::{Member, draw, leases};
 use crate::triggers::submission::{GivenTask, submit_given};
 
@@ -147,13 +148,18 @@ async fn ask(
     places: &[OfferedPlace],
 ) -> Option<Result<Option<Taken>, TakeError>> {
     let (shared, places) = (Arc::clone(agent), places.to_vec());
+    let observed = agent.queue_snapshot().observed;
+    let (auxiliaries, auxiliary_memory_kib) = auxiliaries(&observed, member, &places);
     let (client, toolchain) = (Arc::clone(&member.client), member.toolchain.clone());
     let take = blocking(move || {
-        let machines = places.iter().filter_map(|place| offered(&shared, place));
+        let offered = |opening: &Opening| offered(&shared, opening).map(|(offered, _)| offered);
+        let machines = places.iter().filter_map(|place| offered(&place.opening));
         let offer = Offer {
             agent: shared.settings().name.clone(),
             toolchain: toolchain.to_string(),
-            machines: machines.map(|(offered, _)| offered).collect(),
+            machines: machines.collect(),
+            auxiliaries: auxiliaries.iter().filter_map(offered).collect(),
+            auxiliary_memory_kib,
         };
         client.take(&offer)
     });
@@ -166,8 +172,7 @@ async fn ask(
 }
 
 /// Returns the header of a machine and its manifest. Blocks.
-fn offered(agent: &AgentState, place: &OfferedPlace) -> Option<(OfferedMachine, Machine)> {
-    let opening = &place.opening;
+fn offered(agent: &AgentState, opening: &Opening) -> Option<(OfferedMachine, Machine)> {
     let entry = Entry::Image(opening.key.toolchain.clone());
     let volume = agent.volumes.get(opening.volume)?;
     let directory = volume.entry(&opening.key.machine, &entry);
@@ -178,6 +183,7 @@ fn offered(agent: &AgentState, place: &OfferedPlace) -> Option<(OfferedMachine, 
         id: opening.identity.clone(),
         summary: machine.summary.clone(),
         memory_kib: machine.memory_kib.get(),
+        memory_max_kib: machine.memory_max_kib.map(NonZeroU64::get),
     };
     Some((offered, machine))
 }
@@ -226,7 +232,7 @@ async fn take(agent: &Arc<AgentState>, member: &Member, taken: Taken, places: &[
     let boost = match place.filter(|_| member.rules.priority.boosts()) {
         Some(place) => {
             let (shared, place) = (Arc::clone(agent), place.clone());
-            blocking(move || offered(&shared, &place))
+            blocking(move || offered(&shared, &place.opening))
                 .await
                 .map(|(_, machine)| machine)
         }
@@ -286,6 +292,7 @@ fn request(member: &Member, taken: &Taken, boost: Option<&Machine>, now: Timesta
             session: taken.session.clone(),
             package: taken.package.clone(),
             version: taken.version.clone(),
+            auxiliaries: taken.auxiliaries.clone(),
             expires: now
                 .saturating_add(rules.lease_max)
                 .unwrap_or(Timestamp::MAX),

@@ -124,6 +124,7 @@ mod tests {
             package: "x".into(),
             version: "1".into(),
             expires: Timestamp::from_second(expires).unwrap(),
+            auxiliaries: Vec::new(),
         };
         let request = Request {
             controller: Some(task),

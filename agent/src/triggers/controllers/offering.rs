@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use config::auxiliary::may_be_offered;
 use config::{BuildId, MachineName};
 use controllers::priority::Interruptible;
 use planner::{Observed, Opening};
@@ -42,6 +43,35 @@ pub(super) fn places(
     let mut places: Vec<_> = places.into_values().collect();
     places.sort_by_key(|place: &OfferedPlace| member.rules.preference(&place.opening.key.machine));
     Ok(places)
+}
+
+/// Returns the auxiliary machines that a controller is offered beside these places, in the order of
+/// its preference, and their memory in KiB.
+pub(super) fn auxiliaries(
+    observed: &Observed,
+    member: &Member,
+    places: &[OfferedPlace],
+) -> (Vec<Opening>, u64) {
+    let most = member.rules.auxiliary_memory_mib_max;
+    let Some(first) = places.first().filter(|_| most > 0) else {
+        return (Vec::new(), 0);
+    };
+    // Those that start by the same interruption.
+    let beside = places
+        .iter()
+        .filter(|it| it.interrupted == first.interrupted);
+    let beside: Vec<_> = beside.map(|it| it.opening.clone()).collect();
+    let openings = observed.auxiliary_openings(&member.toolchain, &first.interrupted, &beside);
+    let memory = most.min(openings.memory);
+    let mut machines = openings.machines;
+    machines.retain(|it| {
+        let name = &it.key.machine;
+        may_be_offered(name)
+            && member.rules.preference(name).is_some()
+            && it.request.memory <= memory
+    });
+    machines.sort_by_key(|it| member.rules.preference(&it.key.machine));
+    (machines, memory * 1024)
 }
 
 /// Returns the sets of builds that may end for a task, the best first.

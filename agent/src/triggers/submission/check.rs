@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use config::builds::{Request, Submitter};
 use config::layout::Entry;
-use config::machine::Kind;
+use config::machine::{Kind, Role};
 use config::secrets::COUNT_MAX;
 use config::task::{Breakpoint, Source};
 use config::{MachineName, ResourceCounts, ToolchainName};
@@ -168,6 +168,11 @@ fn check_machine(
         return Ok(());
     };
     let name = &request.machine;
+    if machine.role == Role::Auxiliary {
+        return Err(InvalidRequest::Conflict(format!(
+            "machine {name} is auxiliary, as its manifest says: it runs beside builds of controllers, and no build runs on it; choose another machine"
+        )));
+    }
     if request.hold && machine.kind == Kind::Nspawn {
         return Err(InvalidRequest::Conflict(format!(
             "machine {name} is a container, which cannot be suspended: build without holding it, or with a breakpoint"

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use sys::token_bucket::TokenBucket;
 use tftpd::ErrorCode;
 
+use super::peers::Peers;
 use super::request::{self, REQUEST_MAX, Refusal, Request};
 use super::transport::{Phase, SharedPhase, Transport};
 use super::{Shared, transfer};
@@ -39,7 +40,7 @@ const RECEIVE_BUFFER: usize = 1024 * 1024;
 /// The thread that reads requests and starts transfers.
 pub(super) struct Listener {
     sockets: Vec<UdpSocket>,
-    shared: Arc<Shared>,
+    peers: Arc<Peers>,
     stop: Arc<OwnedFd>,
     transfers: HashMap<SocketAddr, ActiveTransfer>,
     /// The limit of the rate of requests.
@@ -91,10 +92,10 @@ fn rate_limit(now: Instant) -> TokenBucket {
 }
 
 impl Listener {
-    pub(super) fn new(sockets: Vec<UdpSocket>, shared: Arc<Shared>, stop: Arc<OwnedFd>) -> Self {
+    pub(super) fn new(sockets: Vec<UdpSocket>, peers: Arc<Peers>, stop: Arc<OwnedFd>) -> Self {
         Self {
             sockets,
-            shared,
+            peers,
             stop,
             transfers: HashMap::new(),
             rate: rate_limit(Instant::now()),
@@ -148,13 +149,15 @@ impl Listener {
         let Some(request) = request::parse(packet) else {
             return;
         };
-        self.shared.observer.observe();
-        self.shared.report_contact();
-        let accepted = request.and_then(|request| self.accept(index, peer, packet, request));
+        let shared = Arc::clone(self.peers.of(peer.ip()));
+        shared.observer.observe();
+        shared.report_contact();
+        let accepted =
+            request.and_then(|request| self.accept(index, peer, packet, request, &shared));
         if let Err(refusal) = accepted {
             // If the packet is lost, the client repeats its request.
             let _ = self.sockets[index].send_to(&refusal.packet(), peer);
-            self.shared.report_refusal("", &refusal);
+            shared.report_refusal("", &refusal);
         }
     }
 
@@ -164,6 +167,7 @@ impl Listener {
         peer: SocketAddr,
         packet: &[u8],
         request: Request,
+        shared: &Arc<Shared>,
     ) -> Result<(), Refusal> {
         self.transfers
             .retain(|_, transfer| transfer.phase.get() != Phase::Finished);
@@ -183,7 +187,8 @@ impl Listener {
             self.transfers.remove(&peer);
         }
         self.make_room()?;
-        let transfer = self.start(index, peer, packet, request).map_err(|error| {
+        let transfer = self.start(index, peer, packet, request, shared);
+        let transfer = transfer.map_err(|error| {
             tracing::warn!(error = &error as &dyn Error, "cannot start a transfer");
             Refusal::new(ErrorCode::NotDefined, "the server cannot start a transfer")
         })?;
@@ -220,6 +225,7 @@ impl Listener {
         peer: SocketAddr,
         packet: &[u8],
         request: Request,
+        shared: &Arc<Shared>,
     ) -> io::Result<ActiveTransfer> {
         let address = self.sockets[index].local_addr()?.ip();
         let socket = Arc::new(UdpSocket::bind((address, 0))?);
@@ -230,9 +236,9 @@ impl Listener {
         let transport = Transport::new(
             Arc::clone(&socket),
             Arc::clone(&phase),
-            self.shared.observer.clone(),
+            shared.observer.clone(),
         );
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(shared);
         thread::Builder::new()
             .name("tftp-transfer".to_owned())
             .stack_size(STACK)

@@ -27,6 +27,7 @@ pub(super) fn key(spec: &Spec, program: &str, accelerator: Accelerator) -> io::R
             uefi: spec.uefi.clone(),
             run_dir: PathBuf::new(),
             network: String::new(),
+            port: None,
             boot: BootMode::CheckpointSource,
             shared_memory: None,
             keep_open: Vec::new(),

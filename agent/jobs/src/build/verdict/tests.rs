@@ -242,6 +242,35 @@ fn ends_without_a_result_are_the_hosts_fault_or_interruptions_unless_the_host_kn
             "too long",
             failed(GuestFailure::TotalTimeout(Duration::from_secs(2))),
         ),
+        (
+            "an auxiliary guest ended",
+            failed(GuestFailure::AuxiliaryExited {
+                name: "x86_64-pg (pgsql)".into(),
+                end: GuestEnd {
+                    kind: Kind::Kvm,
+                    exit: Exit::Code(0),
+                    shutdown: None,
+                    out_of_memory: false,
+                },
+                stderr: String::new(),
+                console: ConsoleTail::of_output(b"reboot: Power down"),
+            }),
+        ),
+        (
+            "an auxiliary guest is late",
+            failed(GuestFailure::AuxiliaryTimeout {
+                name: "x86_64-pg (pgsql)".into(),
+                limit: Duration::from_secs(2),
+                console: ConsoleTail::default(),
+            }),
+        ),
+        (
+            "an auxiliary guest's environment",
+            failed(GuestFailure::Environment {
+                name: "x86_64-pg (pgsql)".into(),
+                fault: "line 1 of `environment`: `NAME=VALUE` is expected".into(),
+            }),
+        ),
         ("the agent died", failed(GuestFailure::AgentGone)),
         ("the agent stops", failed(GuestFailure::Cancelled)),
         ("the agent panicked", failed(JobError::Panicked)),

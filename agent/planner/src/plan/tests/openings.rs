@@ -124,3 +124,84 @@ fn a_new_revision_is_another_machine_for_controllers_and_a_received_one_the_same
         "it was received from the host of revision 1"
     );
 }
+
+/// Observes a host with a build machine and two auxiliary machines.
+fn with_auxiliaries() -> Observed {
+    let mut observed = bootstrapped_machines(&["linux", "x-mysql", "x-pgsql"]);
+    for machine in ["x-mysql", "x-pgsql"] {
+        observed.auxiliaries.insert(key_of(machine));
+    }
+    for machine in ["linux", "x-mysql", "x-pgsql"] {
+        let request = ResourceRequest {
+            cpus: 1,
+            memory: 1000,
+            ..ResourceRequest::default()
+        };
+        observed.requests.insert(key_of(machine), request);
+    }
+    observed.capacity.guests = Some(4);
+    observed
+}
+
+fn auxiliary_names(observed: &Observed) -> (Vec<String>, u64) {
+    let toolchain = toolchain("default");
+    let builds = observed.openings(&toolchain, &BTreeSet::new()).unwrap();
+    let openings = observed.auxiliary_openings(&toolchain, &BTreeSet::new(), &builds);
+    let names = openings.machines.iter();
+    (
+        names.map(|it| it.key.machine.to_string()).collect(),
+        openings.memory,
+    )
+}
+
+#[test]
+fn auxiliary_machines_are_offered_beside_a_build_and_never_for_one() {
+    let mut observed = with_auxiliaries();
+    assert_eq!(names(&observed, &[]).unwrap(), ["linux"]);
+    let both = vec!["x-mysql".to_owned(), "x-pgsql".to_owned()];
+    assert_eq!(auxiliary_names(&observed), (both, 4096 - 1000));
+    run(&mut observed, 1, "linux");
+    observed.capacity.guests = Some(2);
+    assert_eq!(auxiliary_names(&observed), (vec![], 4096 - 2000));
+}
+
+#[test]
+fn a_build_starts_with_its_auxiliary_guests_or_not_at_all() {
+    let mut observed = with_auxiliaries();
+    let mut build = queued(1, "linux");
+    build.auxiliaries = vec!["x-mysql".parse().unwrap(), "x-pgsql".parse().unwrap()];
+    observed.queue = vec![build];
+    let plan = observed.plan();
+    assert_eq!(builds(&plan), [1]);
+    let Action::StartBuild(start) = &plan[0] else {
+        panic!("{plan:?}");
+    };
+    assert_eq!((start.request.cpus, start.request.memory), (3, 3000));
+    let reason = |observed: &Observed| match &observed.plan()[..] {
+        [Action::SetWaitReason(BuildId(1), reason)] => reason.clone(),
+        other => panic!("{other:?}"),
+    };
+    observed.capacity.memory = 2999;
+    let never = reason(&observed);
+    assert!(never.contains("3000 MiB"), "{never}");
+    observed.capacity.memory = 4096;
+    observed.capacity.guests = Some(5);
+    run(&mut observed, 2, "linux");
+    let auxiliaries = vec![key_of("x-pgsql")];
+    observed.jobs.auxiliaries.insert(BuildId(2), auxiliaries);
+    let short = reason(&observed);
+    assert!(
+        short.starts_with("for memory:")
+            && short.ends_with("with its auxiliary machines x-mysql, x-pgsql"),
+        "{short}"
+    );
+    observed.capacity.memory = 8192;
+    observed.capacity.guests = Some(4);
+    let slots = reason(&observed);
+    assert!(slots.starts_with("for a guest: "), "{slots}");
+    observed.capacity.guests = Some(5);
+    assert_eq!(builds(&observed.plan()), [1]);
+    observed.machines.remove(&"x-pgsql".parse().unwrap());
+    let gone = reason(&observed);
+    assert_eq!(gone, "because auxiliary machine x-pgsql was deleted");
+}

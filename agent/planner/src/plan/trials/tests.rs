@@ -254,6 +254,7 @@ fn queued(id: u64) -> QueuedBuild {
         after: Vec::new(),
         message: String::new(),
         resources: config::builds::Resources::default(),
+        auxiliaries: Vec::new(),
         may_be_on_trial: true,
     }
 }
