@@ -9,10 +9,10 @@ const pages = {
   overview: "/",
   builds: "/builds",
   "builds-filtered": "/builds?machine=linux&outcome=error",
-  build: "/builds/398",
-  "build-failed": "/builds/396",
+  build: "/builds/396",
+  "build-failed": "/builds/398",
   "build-running": `/builds/${demo.running}`,
-  log: "/builds/396/log?find=warning",
+  log: "/builds/398/log?find=warning",
 };
 for (const [scheme, width] of [["light", 1280], ["dark", 1280], ["light", 360]]) {
   const { page } = await tab(chromium, { colorScheme: scheme, viewport: { width, height: width > 400 ? 900 : 780 }, extraHTTPHeaders: authorization });
