@@ -301,3 +301,6 @@ impl HostAgent {
         *current = revision.max(*current);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+use config::BuildId;
+
+use super::*;
+use crate::Epoch;
+use crate::messages::Grant;
+
+const TERMS: Terms = Terms {
+    lease_ms: 1_000,
+    hold_ms: 100,
+    request_ms: 200,
+    poll_ms: 10,
+    attempts_max: 3,
+};
+
+fn lease(build: u64) -> Lease {
+    Lease {
+        build: BuildId(build),
+        epoch: Epoch(1),
+    }
+}
+
+fn grant(lease: Lease) -> Grant {
+    Grant {
+        lease,
+        requirements: Requirements {
+            machine: "linux".parse().unwrap(),
+            toolchain: "default".parse().unwrap(),
+            cpus: 1,
+            memory_mib: 1,
+            resources: BTreeMap::new(),
+        },
+        canceled: false,
+    }
+}
+
+fn answer(id: PollId, leases: &[Lease]) -> Input {
+    Input::Answered(PollAnswer {
+        id,
+        leases: leases.iter().copied().map(grant).collect(),
+        published: BTreeMap::new(),
+    })
+}
+
+fn agent() -> HostAgent {
+    HostAgent::new(TERMS, 7, Moment(0), Recovered::default()).0
+}
+
+/// Lets the host poll, and returns the identity of the poll.
+fn poll(agent: &mut HostAgent, now: u64) -> PollId {
+    let effects = agent.step(Moment(now), Input::Tick);
+    let poll = effects.iter().find_map(|effect| match effect {
+        Effect::Poll(id, _) => Some(*id),
+        _ => None,
+    });
+    poll.unwrap()
+}
+
+#[test]
+fn the_deadline_counts_from_the_poll_and_not_from_its_answer() {
+    let mut agent = agent();
+    let id = poll(&mut agent, 0);
+    agent.step(Moment(150), answer(id, &[lease(1)]));
+    let started = agent.step(Moment(160), Input::Recorded(lease(1)));
+    assert_eq!(started, [Effect::Start(lease(1), Moment(500))]);
+    let id = poll(&mut agent, 170);
+    let moved = agent.step(Moment(180), answer(id, &[lease(1)]));
+    assert_eq!(moved, [Effect::Guard(lease(1), Moment(670))]);
+    let ended = agent.step(Moment(670), Input::Tick);
+    assert_eq!(ended[0], Effect::Stop(lease(1)));
+}
+
+#[test]
+fn a_lease_that_was_settled_during_a_poll_is_not_taken_again() {
+    let mut agent = agent();
+    let id = poll(&mut agent, 0);
+    agent.step(Moment(10), answer(id, &[lease(1)]));
+    agent.step(Moment(11), Input::Recorded(lease(1)));
+    agent.step(Moment(12), Input::Ended(lease(1), Outcome::Success));
+    let id = poll(&mut agent, 20);
+    agent.step(Moment(21), Input::Stored(lease(1)));
+    agent.step(Moment(22), Input::Settled(lease(1)));
+    // The coordinator read the leases before it recorded the result.
+    assert_eq!(agent.step(Moment(23), answer(id, &[lease(1)])), []);
+    assert!(!agent.has_results() && agent.busy().next().is_none());
+}
+
+#[test]
+fn an_answer_to_an_earlier_poll_is_ignored() {
+    let mut agent = agent();
+    let first = poll(&mut agent, 0);
+    let second = poll(&mut agent, 200);
+    assert_ne!(first, second);
+    assert_eq!(agent.step(Moment(201), answer(first, &[lease(1)])), []);
+}
+
+#[test]
+fn a_lost_guest_gives_its_lease_back_until_the_farm_has_it() {
+    let disk = BTreeMap::from([(lease(1), OnDisk::Lease)]);
+    let recovered = Recovered {
+        disk,
+        ..Recovered::default()
+    };
+    let (mut agent, effects) = HostAgent::new(TERMS, 7, Moment(0), recovered);
+    assert_eq!(effects, []);
+    for now in [0, 200] {
+        let effects = agent.step(Moment(now), Input::Tick);
+        assert!(effects.contains(&Effect::Release(lease(1))), "{effects:?}");
+    }
+    let settled = agent.step(Moment(210), Input::Settled(lease(1)));
+    assert_eq!(settled, [Effect::Forget(lease(1))]);
+}
