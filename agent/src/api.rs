@@ -17,6 +17,7 @@ mod layers;
 mod listener;
 mod machines;
 mod metrics;
+mod notify;
 mod projects;
 mod queue;
 mod rate_limit;
@@ -256,6 +257,8 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         )
         .route("/api/v1/caches/{name}/prune", post(caches::prune))
         .route("/api/v1/controllers", get(controllers::list))
+        .route("/api/v1/notify", get(notify::list))
+        .route("/api/v1/notify/{name}/test", post(notify::test))
         .route("/api/v1/sign-in-links", post(sign_in::create_link))
         .route("/api/v1/queue", get(queue::show))
         .route("/api/v1/drain", post(queue::drain))

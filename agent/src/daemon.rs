@@ -34,6 +34,7 @@ use crate::settings_file::SettingsFile;
 use crate::triggers::controllers;
 use crate::triggers::fs_watch::Watch;
 use crate::triggers::layers;
+use crate::triggers::notifications;
 use crate::triggers::pull;
 use jobs::{self, build, hold};
 use state::AgentState;
@@ -216,6 +217,7 @@ impl Signals {
 fn start_triggers(agent: &Arc<AgentState>, members: Vec<controllers::Member>) {
     tokio::spawn(pull::run(Arc::clone(agent)));
     tokio::spawn(layers::run(Arc::clone(agent)));
+    notifications::run(agent);
     let controllers = controllers::run(Arc::clone(agent), members);
     agent.tasks.spawn(controllers);
 }

@@ -3,7 +3,18 @@
 pub(crate) mod controllers;
 pub mod fs_watch;
 pub(crate) mod layers;
+pub mod notifications;
 pub(crate) mod projects;
 pub(crate) mod pull;
 pub mod schedule;
 pub mod submission;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// Draws a random number.
+fn draw() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness only the jitter is missing.
+    let _ = getrandom(&mut bytes[..], GetRandomFlags::empty());
+    u64::from_ne_bytes(bytes)
+}

@@ -198,6 +198,8 @@ kinds! {
         "no machine is offered to a controller", "operator: add a machine, or correct `machines` in the settings";
     ControllerUnnamed, "controller-unnamed", Warning,
         "results wait for a controller that the settings do not name", "operator: name it again";
+    NotificationsLost, "notifications-lost", Warning,
+        "notifications of a rule were given up, the last one among them", "operator: correct its settings; `buildhost notify test`";
     HashservUnmatched, "hashserv-unmatched", Warning,
         "nothing matches a pattern or a reporter of the hash equivalence service", "operator: correct the settings";
     OpenSecret, "open-secret", Warning,

@@ -8,6 +8,7 @@ mod guest_tag;
 mod image_key;
 mod load;
 mod newtype;
+pub mod notify;
 mod resource_counts;
 
 pub mod auxiliary;
@@ -45,7 +46,8 @@ pub use image_key::ImageKey;
 pub use load::Load;
 pub use names::{
     BuildId, CacheName, ContextName, ControllerName, FileName, LayerName, MachineName, NameError,
-    ProjectName, ReleaseName, ResourceName, Revision, ScheduleName, SecretName, Tag, ToolchainName,
+    NotifyName, ProjectName, ReleaseName, ResourceName, Revision, ScheduleName, SecretName, Tag,
+    ToolchainName,
 };
 pub use resource_counts::{ResourceCount, ResourceCountError, ResourceCounts};
 pub use ssh::SshHost;

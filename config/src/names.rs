@@ -245,6 +245,18 @@ name!(
 );
 
 name!(
+    /// The name of a rule for notifications: `team-mail`.
+    NotifyName,
+    Grammar {
+        kind: "notify",
+        first: letter_or_digit,
+        first_allowed: "a letter or a digit",
+        punctuation: "._-",
+        length_max: 64,
+    }
+);
+
+name!(
     /// The name of a layer: `meta-oe`.
     LayerName,
     Grammar {

@@ -11,6 +11,7 @@ mod hashserv;
 mod http;
 mod layers;
 mod machines;
+mod notify;
 mod pr;
 mod provenance;
 mod reader;
@@ -27,6 +28,7 @@ pub use hashserv::Hashserv;
 pub use http::{Http, Tls, WebMode};
 pub use layers::Layers;
 pub use machines::{Machines, Pull};
+pub use notify::{NotifyOn, NotifyRules, Recipient};
 pub use pr::{PackageRoute, Pr, PrMode};
 pub use provenance::Provenance;
 pub use reader::Fault;
@@ -64,6 +66,8 @@ pub struct Settings {
     pub caches: Vec<CacheRules>,
     /// The controllers whose tasks are built.
     pub controllers: Vec<ControllerRules>,
+    /// The rules for notifications.
+    pub notify: Vec<NotifyRules>,
     /// The provenance of builds.
     pub provenance: Provenance,
     /// The PR service.
@@ -131,6 +135,7 @@ impl Settings {
             records: builds::records(reader),
             caches: caches::caches(reader),
             controllers: controllers::controllers(reader),
+            notify: notify::notify(reader),
             provenance: provenance::provenance(reader),
             pr: pr::pr(reader),
             hashserv: hashserv::hashserv(reader),
@@ -217,7 +222,7 @@ mod tests {
     #[test]
     fn the_example_shows_every_key() {
         // A table of an array has no defaults, so that the example of one is a comment.
-        let mut reader = Reader::new("[[caches]]\n[[controllers]]");
+        let mut reader = Reader::new("[[caches]]\n[[controllers]]\n[[notify]]");
         Settings::read(&mut reader);
         for key in reader.known() {
             let leaf = key.rsplit('.').next().unwrap();

@@ -11,8 +11,8 @@ use crate::options::{GlobalOptions, HOST_ID};
 use crate::output::{self, Output};
 use crate::program::Program;
 use crate::{
-    build, cache, context, controllers, guest, help, host, layer, machine, manual, project, reach,
-    relay, schedule, secret, systemd, toaster, token, toolchain,
+    build, cache, context, controllers, guest, help, host, layer, machine, manual, notify, project,
+    reach, relay, schedule, secret, systemd, toaster, token, toolchain,
 };
 
 /// Manages machines, their images and toolchains, and the builds on a build host
@@ -54,6 +54,9 @@ enum Command {
     Cache(cache::Command),
     #[command(flatten)]
     Controllers(controllers::Command),
+    /// List and try the rules for notifications about builds
+    #[command(subcommand)]
+    Notify(notify::Command),
     #[command(flatten)]
     Host(host::Command),
     /// Add, list and remove tokens, which give access to the agent over the network
@@ -188,6 +191,7 @@ fn dispatch(
         Command::Secret(command) => secret::run(command, options, output),
         Command::Cache(command) => cache::run(command, options, output),
         Command::Controllers(command) => controllers::run(command, options, output),
+        Command::Notify(command) => notify::run(command, options, output),
         Command::Host(command) => host::run(command, options, output),
         Command::Token(command) => token::run(command, output),
         Command::Context(command) => context::run(command, options, output),

@@ -86,6 +86,8 @@ const BUILDS: &[Entry] = &[
     ("schedule run", &[SOCKET, JSON, QUIET]),
     ("schedule remove", &[SOCKET, JSON, QUIET]),
     ("controllers", &[SOCKET, JSON, LEGEND]),
+    ("notify list", &[SOCKET, JSON, LEGEND]),
+    ("notify test", &[SOCKET, JSON, QUIET]),
 ];
 
 const PROJECTS: &[Entry] = &[

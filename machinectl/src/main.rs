@@ -16,6 +16,7 @@ mod host;
 mod layer;
 mod machine;
 mod manual;
+mod notify;
 mod options;
 mod output;
 mod program;

@@ -32,6 +32,7 @@ const RUN: &str = "/api/v1/schedules/{name}/run";
 const SECRET: &str = "/api/v1/secrets/{name}";
 const CACHE: &str = "/api/v1/caches/{name}";
 const PRUNE: &str = "/api/v1/caches/{name}/prune";
+const NOTIFY: &str = "/api/v1/notify/{name}/test";
 const JSON: &str = "application/json";
 
 /// An invalid request: its method, its route, a query or a path that replaces the route, the
@@ -417,6 +418,8 @@ const REQUESTS: &[InvalidRequest] = &[
     ),
     ("DELETE", SCHEDULE, "/api/v1/schedules/..%2Fx", "", "", 400),
     ("POST", RUN, "/api/v1/schedules/..%2Fx/run", "", "", 400),
+    ("POST", NOTIFY, "/api/v1/notify/..%2Fx/test", "", "", 400),
+    ("POST", NOTIFY, "/api/v1/notify/x/test", "", "", 404),
     ("POST", REPAIR, "", JSON, "[", 400),
     ("POST", DRAIN, "", "", "{}", 415),
     ("POST", DRAIN, "", JSON, "{", 400),

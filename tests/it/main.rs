@@ -20,6 +20,7 @@ mod invalid_requests;
 mod logs;
 mod machines;
 mod metrics;
+mod notifications;
 mod openapi;
 mod openapi_linters;
 mod projects;

@@ -199,6 +199,7 @@ mod tests {
         let database = Database::new(&path, Connection::open(&path).unwrap());
         let health = Records {
             database,
+            notify_rules: std::sync::Arc::from([]),
             telemetry: Telemetry::default(),
         }
         .check_integrity();

@@ -26,11 +26,14 @@ mod finished;
 mod integrity;
 mod leases;
 mod list;
+mod notifications;
 mod revision_counts;
 mod schedules;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use config::settings::NotifyRules;
 use config::task::{Digest, Source};
 use config::{BuildId, MachineName, ToolchainName};
 use rusqlite::Connection;
@@ -46,6 +49,7 @@ pub use finished::FinishedBuild;
 pub use idempotency::{IdempotencyKey, Submitted};
 pub use integrity::Integrity;
 pub use leases::{ControllerCounts, Lease};
+pub use notifications::{Notification, NotifyCounts, Settlement};
 pub use schedules::Added;
 
 /// A failure to read or write the records.
@@ -96,6 +100,7 @@ pub enum RecordsError {
 pub struct Records {
     database: Database,
     telemetry: Telemetry,
+    notify_rules: Arc<[NotifyRules]>,
 }
 
 impl Records {
@@ -129,6 +134,7 @@ impl Records {
         Ok(Self {
             database: Database::new(path, connection),
             telemetry,
+            notify_rules: Arc::from([]),
         })
     }
 

@@ -8,8 +8,9 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 19] = [
-    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18, v19,
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 24] = [
+    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18, v19, unused,
+    unused, unused, unused, v24,
 ];
 
 /// Migrates a database of version `from` to the newest in one transaction.
@@ -247,6 +248,38 @@ fn v19(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
          CREATE INDEX builds_ended ON builds (id, submitter, project, machine, toolchain, target,
             outcome, submitted, started, finished, progress ->> 'errors', progress ->> 'warnings')
             WHERE outcome IS NOT NULL;",
+    )
+}
+
+/// Changes nothing: a version that was never released.
+fn unused(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch("")
+}
+
+/// Adds the notifications, and the states of packages that rules about changes compare.
+fn v24(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE notifications (
+            number   INTEGER PRIMARY KEY AUTOINCREMENT,
+            id       TEXT NOT NULL UNIQUE,
+            rule     TEXT NOT NULL,
+            build    INTEGER NOT NULL,
+            content  TEXT NOT NULL,
+            created  TEXT NOT NULL,
+            failures INTEGER NOT NULL DEFAULT 0,
+            failure  TEXT NOT NULL DEFAULT '',
+            settled  TEXT,
+            given_up INTEGER NOT NULL DEFAULT 0,
+            UNIQUE (rule, build)
+         ) STRICT;
+         CREATE INDEX notifications_open ON notifications (rule, number) WHERE settled IS NULL;
+         CREATE TABLE package_states (
+            rule    TEXT NOT NULL,
+            machine TEXT NOT NULL,
+            package TEXT NOT NULL,
+            state   TEXT NOT NULL,
+            PRIMARY KEY (rule, machine, package)
+         ) STRICT, WITHOUT ROWID;",
     )
 }
 

@@ -1,12 +1,15 @@
 //! Updates of builds. Each is on disk when the call returns, and is published as an event.
 
+use std::sync::Arc;
+
 use config::builds::{Build, Progress, Request, Submitter, Typist};
+use config::settings::NotifyRules;
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::rows::{self, json, key, read};
-use super::{Records, RecordsError, concluded, task};
+use super::{Records, RecordsError, concluded, notifications, task};
 
 /// The largest number of recorded typists of a build: one is enough for its level.
 const TYPISTS_MAX: u32 = 100;
@@ -35,7 +38,7 @@ impl Records {
         let insert = self.database.write(move |transaction| {
             let insert = |mut copy: Build| {
                 copy.id = rows::insert(transaction, &copy)?;
-                save(transaction, &copy)?;
+                save(transaction, &[], &copy)?;
                 copy.saves += 1;
                 Ok(copy)
             };
@@ -59,10 +62,10 @@ impl Records {
     /// nothing is changed.
     pub async fn save(&self, build: &mut Build) -> Result<(), RecordsError> {
         let id = build.id;
-        let saved = build.clone();
+        let (saved, rules) = (build.clone(), Arc::clone(&self.notify_rules));
         let save = self
             .database
-            .write(move |transaction| save(transaction, &saved));
+            .write(move |transaction| save(transaction, &rules, &saved));
         if !save.await? {
             return Err(RecordsError::Conflict(id));
         }
@@ -79,13 +82,14 @@ impl Records {
         id: BuildId,
         change: impl FnOnce(&mut Build) -> bool + Send + 'static,
     ) -> Result<Option<(Build, bool)>, RecordsError> {
+        let rules = Arc::clone(&self.notify_rules);
         let changed = self.database.write(move |transaction| {
             let sql = "SELECT * FROM builds WHERE id = ?1";
             let found = transaction.query_row(sql, [key(id)], read).optional()?;
             let Some(mut build) = found else {
                 return Ok(None);
             };
-            let is_changed = change(&mut build) && save(transaction, &build)?;
+            let is_changed = change(&mut build) && save(transaction, &rules, &build)?;
             build.saves += u64::from(is_changed);
             Ok(Some((build, is_changed)))
         });
@@ -178,9 +182,22 @@ impl Records {
     }
 }
 
-/// Saves a build. Returns `false` if the record was saved or deleted since it was read.
-fn save(transaction: &Transaction<'_>, build: &Build) -> rusqlite::Result<bool> {
+/// Saves a build, and records what the rules for notifications say about its end. Returns `false` if
+/// the record was saved or deleted since it was read.
+fn save(
+    transaction: &Transaction<'_>,
+    rules: &[NotifyRules],
+    build: &Build,
+) -> rusqlite::Result<bool> {
+    let ending = if rules.is_empty() || build.outcome.is_none() {
+        None
+    } else {
+        notifications::unfinished(transaction, build)?
+    };
     let is_saved = rows::update(transaction, build)?;
+    if let Some(is_canceled) = ending.filter(|_| is_saved) {
+        notifications::record_end(transaction, rules, build, is_canceled)?;
+    }
     if is_saved {
         concluded::forget(transaction, build)?;
     }

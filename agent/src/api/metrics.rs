@@ -19,6 +19,7 @@ use sys::blocking::blocking;
 use telemetry::metrics::{Admission, HostGauges};
 
 use super::error::ApiError;
+use crate::triggers::notifications;
 use state::AgentState;
 
 /// Returns the metrics, in the format that the header `Accept` prefers.
@@ -28,12 +29,22 @@ pub(super) async fn show(
 ) -> Result<Response, ApiError> {
     let unfinished = agent.records.unfinished().await?;
     let leases = agent.records.open_leases().await?;
-    let texts = blocking(move || texts(&agent, &unfinished, &leases)).await;
+    let rules = notifications::describe(&agent).await?;
+    let notified: Vec<_> = rules
+        .iter()
+        .map(|it| (it.name.to_string(), it.waiting as usize))
+        .collect();
+    let texts = blocking(move || texts(&agent, &unfinished, &leases, &notified)).await;
     Ok(metrics_format::respond(&headers, &texts))
 }
 
 /// Returns the metrics of the agent and its services.
-fn texts(agent: &AgentState, unfinished: &[Build], leases: &[(Lease, Build)]) -> Vec<String> {
+fn texts(
+    agent: &AgentState,
+    unfinished: &[Build],
+    leases: &[(Lease, Build)],
+    notifications: &[(String, usize)],
+) -> Vec<String> {
     let (status, queue) = (agent.status(), agent.queue_snapshot());
     let jobs = agent.jobs.running();
     let held = jobs.holds.values().filter(|hold| hold.has_guest).count();
@@ -51,6 +62,7 @@ fn texts(agent: &AgentState, unfinished: &[Build], leases: &[(Lease, Build)]) ->
         hot_memory: agent.hot_images.bytes(),
         pressure: &host_pressure(agent),
         reports: &reports(&agent.settings(), leases),
+        notifications,
     });
     texts.extend(agent.bitbake.metrics());
     texts

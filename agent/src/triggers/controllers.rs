@@ -14,8 +14,8 @@ use config::{NameError, ToolchainName};
 use controllers::Controller;
 use controllers::brep::{Brep, KeyError};
 use records::RecordsError;
-use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::draw;
 use state::AgentState;
 
 /// A controller of the settings, with its client.
@@ -109,12 +109,4 @@ pub(crate) async fn describe(agent: &AgentState) -> Result<Vec<ControllerStatus>
     let settings = agent.settings();
     let rules = settings.controllers.iter();
     Ok(rules.filter_map(describe).collect())
-}
-
-/// Draws a random number.
-fn draw() -> u64 {
-    let mut bytes = [0; 8];
-    // Without randomness only the jitter is missing.
-    let _ = getrandom(&mut bytes[..], GetRandomFlags::empty());
-    u64::from_ne_bytes(bytes)
 }

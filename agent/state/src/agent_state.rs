@@ -140,7 +140,7 @@ impl AgentState {
             current_settings,
             volumes,
             toolchains,
-            records,
+            records: records.with_notify_rules(&settings.notify),
             secrets: SecretStore::new(&paths.secrets()),
             catalog: Catalog::new(&paths.layers()),
             mirrors: Mirrors::new(&paths.mirrors(), policy),

@@ -169,7 +169,7 @@ fn interactive(reader: &mut Reader<'_>) -> (InteractiveMode, Option<String>) {
     (mode, login)
 }
 
-fn is_url(text: &str) -> bool {
+pub(super) fn is_url(text: &str) -> bool {
     let prefixes = ["https://", "http://"];
     let rest = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix));
     let is_clean = !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');

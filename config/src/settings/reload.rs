@@ -63,6 +63,7 @@ impl Settings {
             builds: changes.apply("builds", &self.builds, new.builds),
             records: changes.apply("records", &self.records, new.records),
             caches: changes.keep("caches", &self.caches, &new.caches),
+            notify: changes.keep("notify", &self.notify, &new.notify),
             provenance: changes.apply("provenance", &self.provenance, new.provenance),
             pr: changes.keep("pr", &self.pr, &new.pr),
             hashserv: changes.keep("hashserv", &self.hashserv, &new.hashserv),

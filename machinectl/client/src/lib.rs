@@ -15,6 +15,7 @@ mod http;
 mod layers;
 mod machines;
 mod maintenance;
+mod notify;
 mod projects;
 mod schedules;
 mod secrets;

@@ -61,6 +61,16 @@ pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
     // Damaged records are a finding of their own.
     let counts = agent.records.lease_counts().await.unwrap_or_default();
     inventory.unnamed_controllers = controllers::unnamed(agent, &counts);
+    let notified = agent
+        .records
+        .notification_counts()
+        .await
+        .unwrap_or_default();
+    inventory.lost_notifications = notified
+        .into_iter()
+        .filter(|it| it.given_up > 0 && !it.failure.is_empty())
+        .map(|it| (it.rule, it.given_up, it.failure))
+        .collect();
     let ready = ready_before
         .into_keys()
         .chain(agent.ready.images().into_keys());

@@ -71,6 +71,9 @@ pub struct Inventory {
     /// The machines that need more of a countable resource than the host has: the resource, and
     /// the needed and the existing number.
     pub undeclared: Vec<(MachineName, ResourceName, u32, u32)>,
+    /// The rules whose last notification was given up or fails after others were, each with the
+    /// number of those and the failure.
+    pub lost_notifications: Vec<(String, u32, String)>,
     /// The controllers.
     pub controllers: Vec<ControllerFacts>,
     /// The controllers that the settings do not name, each with the number of its open leases.

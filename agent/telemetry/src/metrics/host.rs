@@ -33,6 +33,8 @@ pub struct HostGauges<'h> {
     pub pressure: &'h [(&'static str, &'static str, u32)],
     /// The number of results that each controller has to be sent.
     pub reports: &'h [(String, usize)],
+    /// The number of notifications of each rule that wait.
+    pub notifications: &'h [(String, usize)],
 }
 
 /// The resources that admission hands out: what guests have, and what there is.
@@ -71,6 +73,7 @@ pub(super) struct AgentGauges {
     pressure: Gauges,
     pressure_high: Gauges,
     reports: Gauges,
+    notifications: Gauges,
 }
 
 impl AgentGauges {
@@ -117,6 +120,10 @@ impl AgentGauges {
                 "controller_reports_waiting",
                 "Results that a controller has not received yet",
             ),
+            notifications: add(
+                "notifications_waiting",
+                "Notifications that wait for delivery",
+            ),
             registry,
         }
     }
@@ -148,6 +155,11 @@ impl AgentGauges {
         self.hot_memory.set(host.hot_memory as f64);
         for (kind, path, bytes) in host.free {
             self.set_free(kind, path, *bytes);
+        }
+        self.notifications.clear();
+        for (rule, count) in host.notifications {
+            let labels = vec![("rule", rule.clone())];
+            set(&self.notifications, &labels, *count as f64);
         }
         // A controller may have left the settings.
         self.reports.clear();

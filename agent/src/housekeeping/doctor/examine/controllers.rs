@@ -1,4 +1,4 @@
-//! The findings about controllers.
+//! The findings about controllers, and about notifications.
 
 use config::doctor::{Id, Subject};
 
@@ -28,6 +28,13 @@ impl Examination<'_> {
                 let advice = "add a machine, or correct [[controllers]] in the settings";
                 self.advise(Id::ControllerWithoutMachine, subject(), proof, advice);
             }
+        }
+        for (rule, count, failure) in &self.inventory.lost_notifications {
+            let subject = Subject::Setting(format!("notify.{rule}"));
+            let proof = format!("{count} were given up; the last failure: {failure}");
+            let advice =
+                format!("correct its section [[notify]]; `buildhost notify test {rule}` tries it");
+            self.advise(Id::NotificationsLost, subject, proof, advice);
         }
         for (name, open) in &self.inventory.unnamed_controllers {
             let proof = format!("the number of its open leases is {open}");

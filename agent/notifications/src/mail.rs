@@ -1,0 +1,253 @@
+//! The text of mail; pure. Names of packages and messages come from others: no header has a line end
+//! of theirs, and each line of the text is shown as one.
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use config::builds::Build;
+use config::notify::{Notice, NotifyKind};
+use config::printable;
+
+/// The longest line of the text, in bytes.
+const LINE_MAX: usize = 300;
+/// The longest subject, in bytes.
+const SUBJECT_MAX: usize = 200;
+/// The largest number of bytes in an encoded word of a header.
+const WORD_BYTES_MAX: usize = 42;
+
+/// The words with which compilers, build tools and shells begin errors.
+const ERROR_WORDS: [&str; 5] = ["error:", "ERROR:", "fatal error", "FATAL:", "*** ["];
+/// The number of lines with errors that are shown.
+const ERRORS_MAX: usize = 5;
+
+/// The sender of mail.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender<'s> {
+    /// The name of the host.
+    pub host: &'s str,
+    /// The address; that of the host if `None`.
+    pub from: Option<&'s str>,
+    /// The beginning of the address of a build's page.
+    pub link: Option<&'s str>,
+}
+
+/// Returns the first lines of a log that tell of errors.
+pub fn first_errors(log: &str) -> Vec<String> {
+    let lines = log.lines().map(str::trim);
+    let is_error = |line: &&str| ERROR_WORDS.iter().any(|word| line.contains(word));
+    lines.filter(is_error).take(ERRORS_MAX).map(line).collect()
+}
+
+/// Returns a message with its headers, as `sendmail -t` reads it.
+pub fn message(
+    sender: &Sender<'_>,
+    to: &[String],
+    id: &str,
+    notice: &Notice,
+    errors: &[String],
+) -> String {
+    let Sender { host, from, link } = *sender;
+    let from = from.map_or_else(|| format!("buildhost@{host}"), str::to_owned);
+    let date = notice.timestamp.strftime("%a, %d %b %Y %H:%M:%S +0000");
+    let subject = header(&format!("[{host}] {}", subject(notice)));
+    let mut text = format!(
+        "From: {from}\nTo: {}\nSubject: {subject}\nDate: {date}\nMessage-ID: <{id}@{host}>\n\
+         Auto-Submitted: auto-generated\nMIME-Version: 1.0\n\
+         Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n",
+        to.join(", ")
+    );
+    // Writing into memory cannot fail.
+    let _ = match &notice.data.build {
+        Some(build) => about(&mut text, host, build, notice, errors, link),
+        None => writeln!(text, "This is a test of the rule {}.", notice.data.rule),
+    };
+    text
+}
+
+fn subject(notice: &Notice) -> String {
+    let Some(build) = &notice.data.build else {
+        return format!("test of {}", notice.data.rule);
+    };
+    let outcome = build.outcome.map(|it| it.to_string()).unwrap_or_default();
+    let words = match notice.kind {
+        NotifyKind::Failed => "failed".to_owned(),
+        NotifyKind::Fixed => "succeeds again".to_owned(),
+        NotifyKind::Finished | NotifyKind::Test => format!("ended: {outcome}"),
+    };
+    format!("{} on {} {words}", build.target, build.machine)
+}
+
+fn about(
+    text: &mut String,
+    host: &str,
+    build: &Build,
+    notice: &Notice,
+    errors: &[String],
+    link: Option<&str>,
+) -> std::fmt::Result {
+    writeln!(text, "{}.", line(&subject(notice)))?;
+    if !build.message.is_empty() {
+        writeln!(text)?;
+        for it in build.message.lines() {
+            writeln!(text, "{}", line(it))?;
+        }
+    }
+    if !errors.is_empty() {
+        writeln!(text, "\nThe first errors in its log:\n")?;
+        for it in errors {
+            writeln!(text, "    {}", line(it))?;
+        }
+    }
+    writeln!(text, "\nBuild:     {} on host {host}", build.id)?;
+    let outcome = build.outcome.map(|it| it.to_string()).unwrap_or_default();
+    writeln!(text, "Outcome:   {outcome}")?;
+    writeln!(text, "Toolchain: {}", build.toolchain)?;
+    writeln!(text, "Submitter: {}", line(&build.submitter.to_string()))?;
+    if let Some(before) = &notice.data.before {
+        let word = if before.good { "succeeded" } else { "failed" };
+        let since = before.since.strftime("%Y-%m-%d %H:%M UTC");
+        writeln!(
+            text,
+            "Before:    {word} since build {} ({since})",
+            before.build
+        )?;
+    }
+    match link {
+        Some(link) => writeln!(text, "Page:      {link}{}", build.id),
+        None => writeln!(
+            text,
+            "\n`buildhost log {}` on the host shows its log.",
+            build.id
+        ),
+    }
+}
+
+/// Returns text as one line that is shown as it is.
+fn line(text: &str) -> String {
+    let mut text = printable(text).to_string().replace(['\r', '\n'], " ");
+    text.truncate(text.floor_char_boundary(LINE_MAX));
+    text
+}
+
+/// Returns text as the value of a header: in ASCII, on one line, or in encoded words (RFC 2047).
+fn header(text: &str) -> String {
+    let mut text = line(text);
+    text.truncate(text.floor_char_boundary(SUBJECT_MAX));
+    let is_plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !text.contains("=?");
+    if is_plain {
+        return text;
+    }
+    let mut words = Vec::new();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.floor_char_boundary(WORD_BYTES_MAX));
+        words.push(format!("=?utf-8?B?{}?=", BASE64_STANDARD.encode(word)));
+        rest = after;
+    }
+    words.join("\n ")
+}
+
+#[cfg(test)]
+mod tests {
+    use config::builds::Submitter;
+    use config::notify::{NoticeData, PackageState};
+    use config::task::Outcome;
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn notice(message: &str) -> Notice {
+        let request = r#"{"machine": "linux", "target": "hello-1.0", "sources": []}"#;
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let mut build = Build::new(
+            config::BuildId(7),
+            serde_json::from_str(request).unwrap(),
+            "default".parse().unwrap(),
+            "0".repeat(64).parse().unwrap(),
+            Submitter::root(),
+            second(1_780_000_000),
+        );
+        build.outcome = Some(Outcome::Error);
+        build.message = message.to_owned();
+        Notice {
+            kind: NotifyKind::Failed,
+            timestamp: second(1_780_000_000),
+            data: NoticeData {
+                rule: "team".parse().unwrap(),
+                before: Some(PackageState {
+                    good: true,
+                    build: config::BuildId(3),
+                    since: second(1_770_000_000),
+                }),
+                build: Some(Box::new(build)),
+            },
+        }
+    }
+
+    fn text(message: &str, errors: &[String]) -> String {
+        let sender = Sender {
+            host: "build1",
+            from: None,
+            link: Some("https://b.example/builds/"),
+        };
+        let to = ["a@example.org".to_owned(), "b@example.org".to_owned()];
+        super::message(&sender, &to, "msg_1", &notice(message), errors)
+    }
+
+    #[test]
+    fn a_person_reads_what_failed_and_why() {
+        let log = "cc -c a.c\na.c:1:2: error: expected `;`\nmake: *** [Makefile:1: a.o] Error 1\n";
+        let expected = "\
+From: buildhost@build1
+To: a@example.org, b@example.org
+Subject: [build1] hello-1.0 on linux failed
+Date: Thu, 28 May 2026 20:26:40 +0000
+Message-ID: <msg_1@build1>
+Auto-Submitted: auto-generated
+MIME-Version: 1.0
+Content-Type: text/plain; charset=utf-8
+Content-Transfer-Encoding: 8bit
+
+hello-1.0 on linux failed.
+
+make failed
+
+The first errors in its log:
+
+    a.c:1:2: error: expected `;`
+    make: *** [Makefile:1: a.o] Error 1
+
+Build:     7 on host build1
+Outcome:   error
+Toolchain: default
+Submitter: root
+Before:    succeeded since build 3 (2026-02-02 02:40 UTC)
+Page:      https://b.example/builds/7
+";
+        assert_eq!(text("make failed", &first_errors(log)), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_others_write_becomes_a_header(message in any::<String>(), log in any::<String>()) {
+            let errors = first_errors(&format!("error: {log}"));
+            let text = text(&message, &errors);
+            let (headers, _) = text.split_once("\n\n").unwrap();
+            prop_assert_eq!(headers.lines().count(), 9);
+            prop_assert!(text.lines().all(|line| line.len() < 998 && line != "."));
+            prop_assert!(!text.contains('\r'));
+        }
+
+        #[test]
+        fn a_header_is_ascii_in_short_lines(subject in any::<String>()) {
+            let header = header(&subject);
+            for (index, line) in header.split('\n').enumerate() {
+                prop_assert!(line.is_ascii() && line.len() <= SUBJECT_MAX);
+                prop_assert!(index == 0 || line.starts_with(" =?utf-8?B?"), "{:?}", line);
+                prop_assert!(!line.contains('\r'));
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The settings of notifications.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::caches::{matches, patterns};
+use super::controllers::is_url;
+use super::reader::Reader;
+use crate::builds::Build;
+use crate::names::NotifyName;
+
+/// The ends of builds that a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyOn {
+    /// The first failure of a package on a machine, and the first success after it.
+    Change,
+    /// Each failure.
+    Failure,
+    /// Each end.
+    Always,
+}
+
+/// The recipient of notifications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recipient {
+    /// A webhook.
+    Webhook {
+        /// Its address.
+        url: String,
+        /// The file with the key that signs requests.
+        secret: Option<PathBuf>,
+    },
+    /// People, by mail.
+    Mail {
+        /// Their addresses.
+        to: Vec<String>,
+        /// The sender; that of the host if `None`.
+        from: Option<String>,
+    },
+}
+
+/// A rule for notifications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotifyRules {
+    /// The name.
+    pub name: NotifyName,
+    /// The recipient.
+    pub recipient: Recipient,
+    /// The ends of builds that it is about.
+    pub on: NotifyOn,
+    /// The patterns of the machines.
+    pub machines: Vec<String>,
+    /// The patterns of the packages.
+    pub packages: Vec<String>,
+    /// The patterns of the submitters.
+    pub submitters: Vec<String>,
+    /// The patterns of the projects. A build without a project matches only `*`.
+    pub projects: Vec<String>,
+    /// The beginning of the address of a build's page.
+    pub link: Option<String>,
+    /// The limit for a request or for the mail program.
+    pub request_max: Duration,
+    /// The time after which a notification is given up.
+    pub give_up: Duration,
+}
+
+impl NotifyRules {
+    /// Returns true if the rule is about a build.
+    pub fn concerns(&self, build: &Build) -> bool {
+        let project = build.project.as_ref().map_or("", |name| name.as_str());
+        matches(&self.machines, build.machine.as_str())
+            && matches(&self.packages, &build.target.to_string())
+            && matches(&self.submitters, &build.submitter.to_string())
+            && matches(&self.projects, project)
+    }
+}
+
+/// Reads the rules. Those with a fault are left out: the settings are refused.
+pub(super) fn notify(reader: &mut Reader<'_>) -> Vec<NotifyRules> {
+    let mut names = BTreeSet::new();
+    let read = reader.tables("notify", |reader| {
+        let rules = rule(reader)?;
+        if !names.insert(rules.name.clone()) {
+            reader.fault("notify.name", "another rule has this name");
+        }
+        Some(rules)
+    });
+    read.into_iter().flatten().collect()
+}
+
+fn rule(reader: &mut Reader<'_>) -> Option<NotifyRules> {
+    let name = reader.optional_text("notify.name", |text| {
+        let is_name = text.parse::<NotifyName>().is_ok();
+        is_name
+            .then_some(())
+            .ok_or("letters, digits and `._-` are expected, and a letter or a digit first")
+    });
+    if name.is_none() {
+        reader.fault("notify.name", "a name is expected");
+    }
+    let recipient = recipient(reader);
+    let on = reader.choice(
+        "notify.on",
+        &[
+            ("change", NotifyOn::Change),
+            ("failure", NotifyOn::Failure),
+            ("always", NotifyOn::Always),
+        ],
+    );
+    let link = reader.optional_text("notify.link", |text| {
+        is_url(text)
+            .then_some(())
+            .ok_or("an address such as `https://build1.example.org/builds/` is expected")
+    });
+    let hours = |reader: &mut Reader<'_>| reader.number("notify.give_up_hours", 72, 1..=1000);
+    Some(NotifyRules {
+        machines: patterns(reader, "notify.machines"),
+        packages: patterns(reader, "notify.packages"),
+        submitters: patterns(reader, "notify.submitters"),
+        projects: patterns(reader, "notify.projects"),
+        request_max: reader.seconds("notify.request_seconds_max", 30),
+        give_up: Duration::from_hours(hours(reader)),
+        name: name?.parse().ok()?,
+        recipient: recipient?,
+        on,
+        link,
+    })
+}
+
+fn recipient(reader: &mut Reader<'_>) -> Option<Recipient> {
+    let url = reader.optional_text("notify.webhook", |text| {
+        is_url(text)
+            .then_some(())
+            .ok_or("an address such as `https://chat.example.org/hooks/builds` is expected")
+    });
+    let read = |text: &str| is_mail_address(text).then(|| text.to_owned());
+    let to = reader.optional_list("notify.mail", "addresses such as `team@example.org`", read);
+    let secret = reader.optional_path("notify.secret");
+    let from = reader.optional_text("notify.mail_from", |text| {
+        is_mail_address(text)
+            .then_some(())
+            .ok_or("an address such as `buildhost@example.org` is expected")
+    });
+    match (url, to) {
+        (Some(url), None) => Some(Recipient::Webhook { url, secret }),
+        (None, Some(to)) if !to.is_empty() => Some(Recipient::Mail { to, from }),
+        (Some(_), Some(_)) => {
+            reader.fault(
+                "notify.mail",
+                "a rule with a webhook sends no mail; add another rule",
+            );
+            None
+        }
+        (None, _) => {
+            reader.fault(
+                "notify.webhook",
+                "the address of a webhook, or `mail`, is expected",
+            );
+            None
+        }
+    }
+}
+
+/// Returns true for an address that is one in every header: `NAME@HOST` or the name of a user.
+fn is_mail_address(text: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "@.+-_=/".contains(c);
+    (1..=254).contains(&text.len())
+        && text.chars().all(is_allowed)
+        && !text.starts_with(['-', '@', '/'])
+        && !text.ends_with('@')
+        && text.matches('@').count() <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+    use super::*;
+
+    fn faults(text: &str) -> String {
+        let faults = Settings::parse(text).unwrap_err();
+        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn a_rule_is_about_the_builds_that_match_all_its_patterns() {
+        let text = "[[notify]]\nname = \"team\"\nmail = [\"a@example.org\"]\nmachines = [\"linux-*\"]\n\
+                    packages = [\"hello*\"]\nprojects = [\"*\"]\n";
+        let settings = Settings::parse(text).unwrap();
+        let rules = &settings.notify[0];
+        let build = |machine: &str, target: &str| {
+            let request =
+                format!(r#"{{"machine": "{machine}", "target": "{target}", "sources": []}}"#);
+            Build::new(
+                crate::BuildId(1),
+                serde_json::from_str(&request).unwrap(),
+                "default".parse().unwrap(),
+                "0".repeat(64).parse().unwrap(),
+                crate::builds::Submitter::root(),
+                jiff::Timestamp::UNIX_EPOCH,
+            )
+        };
+        assert!(rules.concerns(&build("linux-gcc", "hello-1.0")));
+        assert!(!rules.concerns(&build("windows", "hello-1.0")));
+        assert!(!rules.concerns(&build("linux-gcc", "bye-1.0")));
+        assert_eq!(rules.on, NotifyOn::Change);
+    }
+
+    #[test]
+    fn all_faults_of_rules_are_reported_with_their_lines() {
+        let text = "\
+[[notify]]
+name = \"a\"
+
+[[notify]]
+name = \"../x\"
+webhook = \"ftp://x\"
+on = \"never\"
+
+[[notify]]
+name = \"b\"
+webhook = \"https://x/\"
+mail = [\"b@x\"]
+
+[[notify]]
+name = \"c\"
+mail = [\"Bcc: x@y\"]
+";
+        insta::assert_snapshot!(faults(text));
+        for bad in [
+            "",
+            "a b@c",
+            "a@b\nBcc: c@d",
+            "-oX",
+            "a@b@c",
+            "a@",
+            "@a",
+            "a,b@c",
+            "|prog",
+        ] {
+            assert!(!is_mail_address(bad), "{bad}");
+        }
+        for good in ["root", "a.b+c@example.org"] {
+            assert!(is_mail_address(good), "{good}");
+        }
+    }
+}

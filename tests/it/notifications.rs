@@ -1,0 +1,165 @@
+//! Notifications by a webhook whose server misbehaves.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use config::builds::State;
+use config::task::Outcome;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tests::api_host::ApiHost;
+
+use super::openapi::check;
+
+/// The time limit for a request of the agent.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// A request that the server got.
+#[derive(Debug)]
+struct Received {
+    id: String,
+    signature: Option<String>,
+    body: Value,
+}
+
+/// Serves requests with these answers, one connection for each; an empty one is lost.
+fn serve(answers: &'static [&'static str]) -> (String, Receiver<Received>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let (sender, received) = channel();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (stream, _) = listener.accept().unwrap();
+            let request = read(&stream);
+            if !answer.is_empty() {
+                let text =
+                    format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                (&stream).write_all(text.as_bytes()).unwrap();
+            }
+            drop(stream);
+            let _ = sender.send(request);
+        }
+    });
+    (url, received)
+}
+
+fn read(stream: &TcpStream) -> Received {
+    let mut reader = BufReader::new(stream);
+    let (mut id, mut signature, mut length) = (String::new(), None, 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let Some((name, value)) = line.trim().split_once(": ") else {
+            if line.trim().is_empty() {
+                break;
+            }
+            continue;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "webhook-id" => value.clone_into(&mut id),
+            "webhook-signature" => signature = Some(value.to_owned()),
+            "content-length" => length = value.parse().unwrap(),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    Received {
+        id,
+        signature,
+        body: serde_json::from_slice(&body).unwrap(),
+    }
+}
+
+fn end_build(host: &ApiHost, outcome: Outcome) {
+    let records = &host.host.records;
+    let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+    let (toolchain, root) = ("default".parse().unwrap(), "root".parse().unwrap());
+    let now = Timestamp::now();
+    let submitted = records.submit(request, toolchain, root, now);
+    let mut build = host.block_on(submitted).unwrap();
+    build.enter(State::Starting, now).unwrap();
+    build.enter(State::Finished, now).unwrap();
+    build.outcome = Some(outcome);
+    build.finished = Some(now);
+    host.block_on(records.save(&mut build)).unwrap();
+}
+
+fn state(host: &ApiHost) -> Value {
+    let answer = host.remote("GET", "/api/v1/notify").bearer_auth("a");
+    check("GET", "/api/v1/notify", answer.send().unwrap())[0].clone()
+}
+
+fn host(url: &str, more: &str) -> ApiHost {
+    let host = ApiHost::new(&format!(
+        "[[notify]]\nname = \"chat\"\nwebhook = \"{url}\"\n{more}"
+    ));
+    host.allow(&[("admin", "a")]);
+    host
+}
+
+#[test]
+fn a_change_arrives_although_answers_are_lost_and_the_server_fails() {
+    let key = tempfile::NamedTempFile::new().unwrap();
+    tests::write_file(key.path(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+    let (url, received) = serve(&["", "503 Busy", "204 Fine", "200 OK"]);
+    let secret = format!("secret = {:?}\n", key.path());
+    let host = host(&url, &secret);
+    end_build(&host, Outcome::Success);
+    end_build(&host, Outcome::Error);
+    end_build(&host, Outcome::Error);
+    end_build(&host, Outcome::Success);
+    assert_eq!(state(&host)["waiting"], 2);
+    let guard = host.runtime.enter();
+    agent::triggers::notifications::run(&host.host);
+    drop(guard);
+    let next = || received.recv_timeout(LIMIT).unwrap();
+    let (lost, failed, arrived, fixed) = (next(), next(), next(), next());
+    assert_eq!(lost.id, failed.id);
+    assert_eq!(lost.id, arrived.id);
+    assert_ne!(lost.id, fixed.id);
+    assert!(arrived.signature.unwrap().starts_with("v1,"));
+    assert_eq!(arrived.body["type"], "build.failed");
+    assert_eq!(arrived.body["data"]["build"]["id"], 2);
+    assert_eq!(fixed.body["type"], "build.fixed");
+    assert_eq!(fixed.body["data"]["before"]["build"], 2);
+    tests::wait_until("both are recorded as delivered", || {
+        state(&host)["waiting"] == 0
+    });
+    let state = state(&host);
+    assert_eq!(
+        (&state["failure"], &state["given_up"]),
+        (&json!(""), &json!(0))
+    );
+    assert!(state["delivered"].is_string(), "{state}");
+}
+
+#[test]
+fn a_test_tells_the_answer_and_follows_no_redirection() {
+    let (url, received) = serve(&["200 OK", "302 Found\r\nLocation: http://127.0.0.1:1/"]);
+    let host = host(&url, "");
+    let test = |name: &str| {
+        let path = format!("/api/v1/notify/{name}/test");
+        let request = host.remote("POST", &path).bearer_auth("a");
+        check(
+            "POST",
+            "/api/v1/notify/{name}/test",
+            request.send().unwrap(),
+        )
+    };
+    let answer = test("chat");
+    assert_eq!(answer["delivered"], true, "{answer}");
+    let request = received.recv_timeout(LIMIT).unwrap();
+    assert_eq!(
+        (&request.body["type"], request.signature),
+        (&json!("test"), None)
+    );
+    let answer = test("chat");
+    assert_eq!(answer["delivered"], false);
+    let text = answer["answer"].as_str().unwrap();
+    assert!(text.contains("redirection"), "{text}");
+    assert_eq!(state(&host)["waiting"], 0);
+    assert_eq!(test("other")["status"], 404);
+}
