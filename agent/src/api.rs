@@ -211,31 +211,6 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/events", get(events::stream))
-        .route("/api/v1/builds", get(builds::list).post(builds::submit))
-        .route(
-            "/api/v1/builds/{id}",
-            get(builds::show).delete(builds::delete),
-        )
-        .route("/api/v1/builds/{id}/cancel", post(builds::cancel))
-        .route("/api/v1/builds/{id}/fork", post(builds::fork))
-        .route("/api/v1/builds/{id}/resume", post(console::resume))
-        .route("/api/v1/builds/{id}/release", post(console::release))
-        .route("/api/v1/builds/{id}/attach", post(console::attach))
-        .route(
-            "/api/v1/builds/{id}/console",
-            get(console::of_build).post(console::of_build),
-        )
-        .route(
-            "/api/v1/builds/{id}/console/ws",
-            get(console::web_socket::of_build),
-        )
-        .route(
-            "/api/v1/machines/{name}/console",
-            get(console::of_machine).post(console::of_machine),
-        )
-        .route("/api/v1/builds/{id}/log", get(files::log))
-        .route("/api/v1/builds/{id}/log/times", get(files::log_times))
-        .route("/api/v1/builds/{id}/artifacts/{name}", get(files::artifact))
         .route(
             "/api/v1/schedules",
             get(schedules::list).post(schedules::add),
@@ -263,16 +238,12 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route("/api/v1/queue", get(queue::show))
         .route("/api/v1/drain", post(queue::drain))
         .route("/api/v1/undrain", post(queue::undrain))
-        .route("/api/v1/builds/{id}/provenance", get(files::provenance))
-        .route(
-            "/api/v1/builds/{id}/provenance/signed",
-            get(files::signed_provenance),
-        )
         .route("/api/v1/slsa", get(slsa::check))
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
+        .merge(build_routes())
         .merge(machine_routes())
-        .merge(project_routes().merge(command_routes()))
+        .merge(project_routes())
         .route_layer(DefaultBodyLimit::max(
             agent.settings().http.request_bytes_max,
         ))
@@ -280,6 +251,40 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             "/api/v1/sources/{sha256}",
             get(files::source).merge(put(files::put_source).layer(DefaultBodyLimit::disable())),
         )
+}
+
+/// Returns the routes about builds and their guests.
+fn build_routes() -> Router<Arc<AgentState>> {
+    Router::new()
+        .route("/api/v1/builds", get(builds::list).post(builds::submit))
+        .route(
+            "/api/v1/builds/{id}",
+            get(builds::show).delete(builds::delete),
+        )
+        .route("/api/v1/builds/{id}/cancel", post(builds::cancel))
+        .route("/api/v1/builds/{id}/fork", post(builds::fork))
+        .route("/api/v1/builds/{id}/resume", post(console::resume))
+        .route("/api/v1/builds/{id}/release", post(console::release))
+        .route("/api/v1/builds/{id}/attach", post(console::attach))
+        .route(
+            "/api/v1/builds/{id}/console",
+            get(console::of_build).post(console::of_build),
+        )
+        .route(
+            "/api/v1/builds/{id}/console/ws",
+            get(console::web_socket::of_build),
+        )
+        .route("/api/v1/builds/{id}/log", get(files::log))
+        .route("/api/v1/builds/{id}/log/times", get(files::log_times))
+        .route("/api/v1/builds/{id}/artifacts/{name}", get(files::artifact))
+        .route("/api/v1/builds/{id}/provenance", get(files::provenance))
+        .route(
+            "/api/v1/builds/{id}/provenance/signed",
+            get(files::signed_provenance),
+        )
+        .route("/api/v1/builds/{id}/exec", post(commands::exec))
+        .route("/api/v1/builds/{id}/stop", post(commands::stop))
+        .route("/api/v1/builds/{id}/commands", get(commands::list))
 }
 
 /// Returns the routes about machines.
@@ -297,14 +302,10 @@ fn machine_routes() -> Router<Arc<AgentState>> {
         .route("/api/v1/machines/{name}/prune", post(machines::prune))
         .route("/api/v1/machines/{name}/promote", post(machines::promote))
         .route("/api/v1/machines/{name}/reject", post(machines::reject))
-}
-
-/// Returns the routes about the commands of driven guests.
-fn command_routes() -> Router<Arc<AgentState>> {
-    Router::new()
-        .route("/api/v1/builds/{id}/exec", post(commands::exec))
-        .route("/api/v1/builds/{id}/stop", post(commands::stop))
-        .route("/api/v1/builds/{id}/commands", get(commands::list))
+        .route(
+            "/api/v1/machines/{name}/console",
+            get(console::of_machine).post(console::of_machine),
+        )
 }
 
 /// Returns the routes about projects and their layers.

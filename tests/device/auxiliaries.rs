@@ -248,7 +248,7 @@ fn virtual_machines_and_containers_may_be_auxiliary_to_each_other() {
     let mut host = AgentHost::new(&format!("guests.frozen = \"off\"\n{settings}"));
     host.add("demo", |_| {});
     host.add_container("x86_64-box", |directory| {
-        add_line(directory, "role: auxiliary")
+        add_line(directory, "role: auxiliary");
     });
     host.add(MACHINE, |directory| add_line(directory, "role: auxiliary"));
     host.add_worker("default", &worker(WORKER));

@@ -68,9 +68,8 @@ fn number(guest: &str) -> u64 {
     guest.parse().unwrap()
 }
 
-/// Checks all that a driven guest does, in the guest of a host whose machine `demo` is ready.
-fn check_guest(host: &AgentHost, guest: &str) {
-    // Streams and the exit status.
+/// Checks the streams of commands, their exit status and their options.
+fn check_streams(host: &AgentHost, guest: &str) {
     let script = "printf 'out\\0\\377'; cat; echo err >&2; exit 7";
     let mut streams = exec_command(host, guest, &["--env", "A=b"], script);
     streams.stdin(Stdio::piped());
@@ -101,6 +100,11 @@ fn check_guest(host: &AgentHost, guest: &str) {
         run(settings, b"").success().stdout,
         "/tmp one two 65534 65534\n"
     );
+}
+
+/// Checks all that a driven guest does, in the guest of a host whose machine `demo` is ready.
+fn check_guest(host: &AgentHost, guest: &str) {
+    check_streams(host, guest);
 
     // Several at the same time.
     let mut waiting = spawn(host, guest, "echo ready; read word; echo $word");

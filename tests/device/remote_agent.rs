@@ -35,10 +35,11 @@ impl Remote {
         let port = free.local_addr().unwrap().port();
         drop(free);
         let host = AgentHost::ready(&format!(
-            "http.listen = \"127.0.0.1:{port}\"\nhttp.tls_certificate = {:?}\nhttp.tls_key = {:?}\nhttp.token_file = {:?}\n",
-            at("certificate"),
-            at("key"),
-            at("tokens")
+            "http.listen = \"127.0.0.1:{port}\"\nhttp.tls_certificate = \"{}\"\n\
+             http.tls_key = \"{}\"\nhttp.token_file = \"{}\"\n",
+            at("certificate").display(),
+            at("key").display(),
+            at("tokens").display()
         ));
         let tokens = at("tokens");
         let add = ["token", "add", "remote", "--scope", "admin", "--tokens"];

@@ -158,8 +158,8 @@ fn a_test_tells_the_answer_and_follows_no_redirection() {
     );
     let answer = test("chat");
     assert_eq!(answer["delivered"], false);
-    let text = answer["answer"].as_str().unwrap();
-    assert!(text.contains("redirection"), "{text}");
+    let refusal = answer["answer"].as_str().unwrap();
+    assert!(refusal.contains("redirection"), "{refusal}");
     assert_eq!(state(&host)["waiting"], 0);
     assert_eq!(test("other")["status"], 404);
 }

@@ -25,9 +25,9 @@ impl Remote {
         tests::write_file(&at("certificate"), &pair.cert.pem());
         tests::write_file(&at("key"), &pair.signing_key.serialize_pem());
         let host = ApiHost::new(&format!(
-            "http.tls_certificate = {:?}\nhttp.tls_key = {:?}\n",
-            at("certificate"),
-            at("key")
+            "http.tls_certificate = \"{}\"\nhttp.tls_key = \"{}\"\n",
+            at("certificate").display(),
+            at("key").display()
         ));
         host.allow(&[("read", "r"), ("submit", "s"), ("admin", "a")]);
         for (name, secret) in [("read", "r"), ("submit", "s"), ("wrong", "x")] {

@@ -8,9 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 24] = [
-    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18, v19, unused,
-    unused, unused, unused, v24,
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 20] = [
+    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18, v19, v20,
 ];
 
 /// Migrates a database of version `from` to the newest in one transaction.
@@ -251,13 +250,8 @@ fn v19(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
-/// Changes nothing: a version that was never released.
-fn unused(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    transaction.execute_batch("")
-}
-
 /// Adds the notifications, and the states of packages that rules about changes compare.
-fn v24(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+fn v20(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "CREATE TABLE notifications (
             number   INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -32,7 +32,10 @@ fn has_name(auxiliary: &AuxiliaryMachine, name: &str) -> bool {
 }
 
 fn labels(build: &Build) -> String {
-    let labels: Vec<_> = build.auxiliaries().map(|it| it.label()).collect();
+    let labels: Vec<_> = build
+        .auxiliaries()
+        .map(config::auxiliary::AuxiliaryMachine::label)
+        .collect();
     labels.join(", ")
 }
 

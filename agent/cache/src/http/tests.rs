@@ -9,6 +9,7 @@ use config::builds::{Build, Submitter};
 use config::settings::Settings;
 use reqwest::{Client, Method, Response, StatusCode};
 use sys::observer::Observer;
+use telemetry::metrics::HostGauges;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -93,17 +94,9 @@ impl Host {
     }
 
     fn count(&self, line: &str) -> String {
-        let status = telemetry::metrics::HostGauges {
-            unfinished: &[],
-            jobs: [("build", 0), ("bootstrap", 0), ("hold", 0)],
-            status: None,
-            free: &[],
-            ready: 0,
-            hot_memory: 0,
-            pressure: &[],
-        };
-        let text = self.metrics.to_text(&status);
-        let found = text.lines().find_map(|it| it.strip_prefix(line));
+        let texts = self.metrics.to_texts(&HostGauges::default());
+        let mut lines = texts.iter().flat_map(|text| text.lines());
+        let found = lines.find_map(|it| it.strip_prefix(line));
         found.unwrap_or("none").trim().to_owned()
     }
 }

@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 use super::{Gauges, Single, gauge, set, single};
 
 /// The state of the host at the time of a request, for gauges.
+#[derive(Debug, Default)]
 pub struct HostGauges<'h> {
     /// The time of the request.
     pub now: Timestamp,
