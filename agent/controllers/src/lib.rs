@@ -14,6 +14,8 @@
 
 pub mod backoff;
 pub mod brep;
+pub mod gitlab;
+mod http;
 pub mod priority;
 pub mod report;
 
