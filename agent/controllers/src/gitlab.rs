@@ -10,6 +10,7 @@ mod client;
 mod ending;
 mod images;
 mod job;
+mod progress;
 mod script;
 mod shell;
 mod token;
@@ -23,6 +24,7 @@ pub use client::{Client, Server, system_id};
 pub use ending::{FailureReason, FinalState};
 pub use images::{ImageRule, machine};
 pub use job::{Given, Hidden, Job, JobInfo, JobKey};
+pub use progress::{JobState, Progress, ReportStep};
 pub use token::TokenError;
 pub use trace::{PIECE_BYTES_MAX, TraceAnswer, next_piece};
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use config::task::Outcome;
 use controllers::gitlab::{
-    Archive, Client, FailureReason, FinalState, Given, Job, Server, TraceAnswer, Work, next_piece,
-    system_id,
+    Archive, Client, FailureReason, FinalState, Given, Job, JobKey, JobState, Progress, ReportStep,
+    Server, TraceAnswer, Work, next_piece, system_id,
 };
 use controllers::{Answer, TakeError};
 use gitlab_runner_mock::{
@@ -169,6 +169,57 @@ fn another_agent_continues_the_log_and_reports_the_only_final_state() {
         Answer::Refused(_)
     ));
     assert_eq!(mock.state(), MockJobState::Failed);
+}
+
+/// Does one step of a report, as an agent does. Returns false after the final state.
+fn step(host: &Host, key: &JobKey, log: &[u8], work: &Work, progress: &mut Progress) -> bool {
+    let client = host.client(host.gitlab.runner_token());
+    let state = JobState::Ended(FinalState::Success);
+    let length = log.len() as u64;
+    match progress.next_step(state, length, &work.archives, Duration::ZERO) {
+        ReportStep::Piece(piece) => {
+            // A piece is shorter here, so that there are some.
+            let piece = piece.start..piece.end.min(piece.start + 5);
+            let place = |at| usize::try_from(at).unwrap();
+            let bytes = log[place(piece.start)..place(piece.end)].to_vec();
+            progress.note(&client.send_trace(key, &piece, bytes));
+            true
+        }
+        ReportStep::Archive(archive) => {
+            let path = host.file(&archive.file, "PK");
+            let answer = client.upload(key, &archive, &path);
+            assert!(matches!(answer, Answer::Accepted(_)), "{answer:?}");
+            progress.uploaded.push(archive.file);
+            true
+        }
+        ReportStep::Finish(state) => {
+            let answer = client.finish(key, state);
+            assert!(matches!(answer, Answer::Accepted(_)), "{answer:?}");
+            false
+        }
+        step => panic!("{step:?}"),
+    }
+}
+
+#[test]
+fn each_step_of_a_report_may_be_that_of_another_agent() {
+    let host = Host::start();
+    let (_, mock, job) = host.take(|job| job.add_artifact_paths(vec!["out/*".into()]));
+    let work = Work::of(&job, "/buildhost/gitlab").unwrap();
+    let log = b"a log of some length\n";
+    let mut stored = serde_json::to_string(&Progress::default()).unwrap();
+    loop {
+        let mut progress = serde_json::from_str(&stored).unwrap();
+        if !step(&host, &job.key, log, &work, &mut progress) {
+            break;
+        }
+        stored = serde_json::to_string(&progress).unwrap();
+        assert_eq!(mock.state(), MockJobState::Running);
+    }
+    assert_eq!(mock.log(), log);
+    assert_eq!(mock.log_patches(), 5);
+    assert_eq!(mock.uploaded_artifacts().count(), 1);
+    assert_eq!(mock.state(), MockJobState::Success);
 }
 
 #[test]
