@@ -47,6 +47,8 @@ const AGENT: &[&str] = &[
     "layer sources",
     "log",
     "login",
+    "notify list",
+    "notify test",
     "project add",
     "project bisect",
     "project build",

@@ -209,6 +209,10 @@ fn without_root_changes_are_refused_and_the_message_names_root() {
     ] {
         fixture.command_refused(nobody(line), 25, "this needs root: ");
     }
+    let private = tempfile::tempdir().unwrap();
+    let mut command = nobody("list");
+    command.env("XDG_CONFIG_HOME", private.path());
+    fixture.command_refused(command, 1, "set HOME or XDG_CONFIG_HOME to a directory");
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn bash_completes_what_exists() {
     let shell = Shell::new();
     shell.call("context add farm https://build1:8000");
     let value = shell.directory.path().join("value");
-    tests::write_file(&value, "sesame");
+    tests::write_file(&value, "open sesame");
     shell.call(&format!(
         "secret add upload-key --from-file {}",
         value.display()

@@ -25,6 +25,9 @@ const FORK: &str = "/api/v1/builds/{id}/fork";
 const RELEASE: &str = "/api/v1/builds/{id}/release";
 const ATTACH: &str = "/api/v1/builds/{id}/attach";
 const CONSOLE: &str = "/api/v1/builds/{id}/console";
+const EXEC: &str = "/api/v1/builds/{id}/exec";
+const STOP: &str = "/api/v1/builds/{id}/stop";
+const COMMANDS: &str = "/api/v1/builds/{id}/commands";
 const MACHINE: &str = "/api/v1/machines/{name}/console";
 const DRAIN: &str = "/api/v1/drain";
 const SCHEDULE: &str = "/api/v1/schedules/{name}";
@@ -34,6 +37,7 @@ const CACHE: &str = "/api/v1/caches/{name}";
 const PRUNE: &str = "/api/v1/caches/{name}/prune";
 const NOTIFY: &str = "/api/v1/notify/{name}/test";
 const JSON: &str = "application/json";
+const TRUE: &str = r#"{"command": ["true"]}"#;
 
 /// An invalid request: its method, its route, a query or a path that replaces the route, the
 /// content type, the body, and the status of the response. HERE and NOT stand for the hashes of a
@@ -286,6 +290,16 @@ const REQUESTS: &[InvalidRequest] = &[
     ("POST", ATTACH, "/api/v1/builds/x/attach", "", "", 400),
     ("POST", ATTACH, "/api/v1/builds/7/attach", "", "", 404),
     ("POST", ATTACH, "/api/v1/builds/1/attach", "", "", 400),
+    ("POST", EXEC, "/api/v1/builds/x/exec", JSON, TRUE, 400),
+    ("POST", EXEC, "/api/v1/builds/7/exec", JSON, TRUE, 404),
+    ("POST", EXEC, "/api/v1/builds/1/exec", JSON, TRUE, 409),
+    ("POST", EXEC, "/api/v1/builds/1/exec", "", TRUE, 415),
+    ("POST", EXEC, "/api/v1/builds/1/exec", JSON, "{}", 422),
+    ("POST", STOP, "/api/v1/builds/x/stop", "", "", 400),
+    ("POST", STOP, "/api/v1/builds/7/stop", "", "", 404),
+    ("POST", STOP, "/api/v1/builds/1/stop", "", "", 409),
+    ("GET", COMMANDS, "/api/v1/builds/x/commands", "", "", 400),
+    ("GET", COMMANDS, "/api/v1/builds/7/commands", "", "", 404),
     ("GET", CONSOLE, "/api/v1/builds/x/console", "", "", 400),
     ("GET", CONSOLE, "/api/v1/builds/7/console", "", "", 404),
     ("GET", CONSOLE, "/api/v1/builds/1/console", "", "", 409),

@@ -95,6 +95,8 @@ impl BuildHost {
         let mut command = command::prepare(crate::program("machinectl"));
         command.args(arguments);
         command.env("BUILDHOST_VOLUME", self.volume.path());
+        // The contexts of the user who runs the tests have no influence.
+        command.env("XDG_CONFIG_HOME", self.mount.path().join("config"));
         command.env("BUILDHOST_TOOLCHAINS", self.mount.path().join("toolchains"));
         command
     }

@@ -30,12 +30,13 @@ pub(super) async fn exec(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let Path(id) = id?;
-    let upgrade = upgrade(&mut request, PROTOCOL)?;
+    let upgrade = upgrade(&mut request, PROTOCOL);
     let Json(command) = Json::<Command>::from_request(request, &()).await?;
     command
         .check()
         .map_err(|error| ApiError::unprocessable(error.to_string()))?;
     let commands = find_commands(&agent, id, &caller).await?;
+    let upgrade = upgrade?;
     info!(build = %id, by = %caller.submitter, "starting a command");
     let running = commands.start(command, caller.submitter).await?;
     // It ends with its guest or its client: the agent does not wait for it.

@@ -71,6 +71,16 @@ impl Contexts {
                 Failure::new(ExitStatus::Failure, text.trim_end().to_owned())
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            // The directory of another user, as `runuser` leaves it in HOME. The command may be meant
+            // for the host of a context, so that the error is not ignored.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let text = format!(
+                    "cannot read the contexts in {}: {error}; set HOME or XDG_CONFIG_HOME to a \
+                     directory of this user",
+                    path.display()
+                );
+                Err(Failure::new(ExitStatus::Failure, text))
+            }
             Err(error) => Err(failed(path, &error)),
         }
     }
