@@ -2,6 +2,7 @@
 //! requests that conflict with the current state. The modules `openapi` and `access` test wrong
 //! tokens.
 
+mod machines;
 mod projects;
 
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ const CONSOLE: &str = "/api/v1/builds/{id}/console";
 const EXEC: &str = "/api/v1/builds/{id}/exec";
 const STOP: &str = "/api/v1/builds/{id}/stop";
 const COMMANDS: &str = "/api/v1/builds/{id}/commands";
+const SOCKET: &str = "/api/v1/builds/{id}/console/ws";
 const MACHINE: &str = "/api/v1/machines/{name}/console";
 const DRAIN: &str = "/api/v1/drain";
 const SCHEDULE: &str = "/api/v1/schedules/{name}";
@@ -303,6 +305,8 @@ const REQUESTS: &[InvalidRequest] = &[
     ("GET", CONSOLE, "/api/v1/builds/x/console", "", "", 400),
     ("GET", CONSOLE, "/api/v1/builds/7/console", "", "", 404),
     ("GET", CONSOLE, "/api/v1/builds/1/console", "", "", 409),
+    ("GET", SOCKET, "/api/v1/builds/x/console/ws", "", "", 400),
+    ("GET", SOCKET, "/api/v1/builds/7/console/ws", "", "", 404),
     ("POST", CONSOLE, "/api/v1/builds/x/console", "", "", 400),
     ("POST", CONSOLE, "/api/v1/builds/7/console", "", "", 404),
     ("POST", CONSOLE, "/api/v1/builds/1/console", "", "", 409),
@@ -454,13 +458,14 @@ const REQUESTS: &[InvalidRequest] = &[
 fn invalid_requests_are_refused_with_a_reason() {
     assert_all_refused(REQUESTS);
     assert_all_refused(projects::REQUESTS);
+    assert_all_refused(machines::REQUESTS);
 }
 
 #[test]
 fn every_route_with_parameters_has_an_invalid_request_for_each_status() {
     let is_tested = |method: &str, route: &str, status: u16| {
         let requests = REQUESTS.iter().chain(schedules::REQUESTS);
-        let requests = requests.chain(projects::REQUESTS);
+        let requests = requests.chain(projects::REQUESTS).chain(machines::REQUESTS);
         let mut requests = requests.filter(|row| (row.0, row.1) == (method, route));
         requests.any(|row| row.5 == status)
     };

@@ -63,8 +63,8 @@ pub(in crate::api) async fn of_build(
             caller.submitter, caller.scope
         )));
     }
-    let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let console = console_of(&agent, id, &caller, typing).await?;
+    let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let viewer = console.join(typing == Typing::Types);
     let viewer = viewer.map_err(|error| ApiError::conflict(error.to_string()))?;
     let session = cookie::of_request(&headers).map(str::to_owned);
