@@ -93,6 +93,7 @@ mod outcome;
 mod preload;
 mod provenance;
 mod result;
+mod script;
 mod start_message;
 
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,7 @@ pub use outcome::Outcome;
 pub use preload::Preload;
 pub use provenance::{BOOTSTRAP_VERSION, Provenance};
 pub use result::{Package, TaskResult};
+pub use script::GivenScript;
 pub use start_message::{ForkIdentity, StartMessage};
 
 /// The list of the packages of a build with their revisions, among the artifacts.
@@ -133,6 +135,8 @@ pub const PR_PORT: u16 = 8585;
 pub const TASK: &str = "task.manifest";
 /// Put last in a build: the [`TaskResult`].
 pub const RESULT: &str = "result.manifest";
+/// Fetched: the program of a task that brings its own.
+pub const SCRIPT: &str = "task.script";
 /// Put instead of [`RESULT`]: the same as an LZ4 frame.
 pub const RESULT_LZ4: &str = "result.manifest.lz4";
 /// Put before the result: a tar archive of regular files. Each becomes one of the
@@ -214,6 +218,10 @@ pub struct Source {
 
 /// A guest's task.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the values of a manifest, each on its own"
+)]
 pub struct Task {
     /// The build.
     pub build: BuildId,
@@ -227,6 +235,8 @@ pub struct Task {
     pub hold: bool,
     /// Waits for commands instead of running the toolchain's `build`.
     pub commands: bool,
+    /// Runs [`SCRIPT`] instead of the toolchain's `build`.
+    pub script: bool,
     /// The largest size of [`LOG`]; the worker's default if `None`, as of older agents.
     pub log_bytes_max: Option<u64>,
     /// The secrets that the worker requests.
@@ -245,12 +255,15 @@ const BUILD: &str = "build";
 const BUILD_WITH_SECRETS: &str = "build-with-secrets";
 /// The same in the task of a driven guest, with and without secrets.
 const COMMANDS: &str = "commands";
+/// The same in a task with a script, so that an older worker refuses it.
+const SCRIPT_OF: &str = "script";
 
 impl Task {
     /// Returns the text of [`TASK`].
     pub fn print(&self) -> String {
         let build = match self.secrets.as_slice() {
             _ if self.commands => COMMANDS,
+            _ if self.script => SCRIPT_OF,
             [] => BUILD,
             [..] => BUILD_WITH_SECRETS,
         };
@@ -303,8 +316,10 @@ impl Task {
         let secrets = head.all("secret").map(str::parse);
         let secrets = secrets.collect::<Result<Vec<_>, _>>()?;
         let commands = head.get(COMMANDS).is_some();
+        let script = !commands && head.get(SCRIPT_OF).is_some();
         let build = match secrets.as_slice() {
             _ if commands => COMMANDS,
+            _ if script => SCRIPT_OF,
             [] => BUILD,
             [..] => BUILD_WITH_SECRETS,
         };
@@ -315,6 +330,7 @@ impl Task {
             interactive: head.get("interactive").map(str::parse).transpose()?,
             hold: head.get("hold") == Some("true"),
             commands,
+            script,
             log_bytes_max: head.get("log-bytes-max").map(bytes).transpose()?,
             secrets,
             cache: head.get("cache").and_then(|mode| mode.parse().ok()),
@@ -359,6 +375,7 @@ mod tests {
                 interactive: None,
                 hold: false,
                 commands: false,
+                script: false,
                 log_bytes_max: None,
                 secrets: Vec::new(),
                 cache: None,
@@ -392,6 +409,7 @@ mod tests {
             interactive: Some(Breakpoint::Warning),
             hold: true,
             commands: false,
+            script: false,
             log_bytes_max: Some(67_108_864),
             secrets: Vec::new(),
             cache: Some(CacheMode::Read),
@@ -417,6 +435,17 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_does_not_know_scripts_refuses_a_task_with_one() {
+        for secret in ["", "secret: token\n"] {
+            let text = format!(": 1\nscript: 7\nmachine: linux\ntoolchain: default\n{secret}");
+            let task = Task::parse(&text).unwrap();
+            assert!(task.script && !task.commands && task.build == BuildId(7));
+            assert_eq!(Task::parse(&task.print()), Ok(task.clone()));
+            assert!(!task.print().contains("build"), "{}", task.print());
+        }
+    }
+
+    #[test]
     fn a_worker_that_does_not_know_secrets_refuses_a_task_with_secrets() {
         let task = Task {
             build: BuildId(42),
@@ -425,6 +454,7 @@ mod tests {
             interactive: None,
             hold: false,
             commands: false,
+            script: false,
             log_bytes_max: None,
             secrets: vec!["upload-key".parse().unwrap(), "token".parse().unwrap()],
             cache: None,

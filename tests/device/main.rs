@@ -39,6 +39,7 @@ mod escaped_qemu;
 mod flood;
 mod forks;
 mod full_disk;
+mod gitlab;
 mod guest_failures;
 mod guests;
 mod hash_equivalence;

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use config::secrets::{DIRECTORY, VARIABLE};
@@ -88,6 +89,10 @@ fn build(
     for source in &task.sources {
         let size = fetch_source(settings, source, &dirs.sources)?;
         log.line(&format!("fetched {}, {size} bytes", source.name));
+    }
+    let mut surroundings = surroundings;
+    if task.script {
+        surroundings.program = fetch_script(settings, &dirs.script)?;
     }
     if task.interactive == Some(Breakpoint::Start) {
         shell::breakpoint(settings, &surroundings, Stop::Start, log)?;
@@ -176,6 +181,8 @@ struct BuildDirs {
     fork: PathBuf,
     /// The file for the program's message.
     message: PathBuf,
+    /// The program of a task that brings its own.
+    script: PathBuf,
 }
 
 impl BuildDirs {
@@ -186,6 +193,7 @@ impl BuildDirs {
             work: work.join(WORK),
             fork: work.join("fork"),
             message: work.join(MESSAGE),
+            script: work.join(task::SCRIPT),
         }
     }
 
@@ -240,6 +248,19 @@ fn fetch_task(settings: &Settings) -> Result<Task, WorkerError> {
     let mut text = Vec::new();
     fetch(settings, task::TASK, &mut text)?;
     Ok(Task::parse(&String::from_utf8_lossy(&text))?)
+}
+
+/// Fetches the script of a task, which is run as a program, and returns its path.
+fn fetch_script(settings: &Settings, path: &Path) -> Result<PathBuf, WorkerError> {
+    let mut text = Vec::new();
+    fetch(settings, task::SCRIPT, &mut text)?;
+    let write = || {
+        sys::file::replace(path, &text)?;
+        // It has secrets.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+    };
+    write().map_err(WorkerError::disk(path))?;
+    Ok(path.to_owned())
 }
 
 fn fetch(settings: &Settings, name: &str, to: &mut impl Destination) -> Result<u64, WorkerError> {

@@ -11,21 +11,23 @@ mod ending;
 mod images;
 mod job;
 mod progress;
+mod runner;
 mod script;
 mod shell;
 mod token;
 mod trace;
 mod variables;
 
-use config::secrets::Mask;
+use config::secrets::SecretValue;
 
 pub use artifacts::Archive;
 pub use client::{Client, Server, system_id};
 pub use ending::{FailureReason, FinalState};
-pub use images::{ImageRule, machine};
+pub use images::machine;
 pub use job::{Given, Hidden, Job, JobInfo, JobKey};
 pub use progress::{JobState, Progress, ReportStep};
-pub use token::TokenError;
+pub use runner::Gitlab;
+pub use token::{TokenError, check as check_token};
 pub use trace::{PIECE_BYTES_MAX, TraceAnswer, next_piece};
 
 use variables::Variables;
@@ -35,8 +37,8 @@ use variables::Variables;
 pub struct Work {
     /// The script, which is run as a file and has secrets.
     pub script: Hidden,
-    /// The mask of the job's log.
-    pub mask: Mask,
+    /// The texts that the job's log must not have.
+    pub masked: Vec<SecretValue>,
     /// The archives that the script may leave.
     pub archives: Vec<Archive>,
 }
@@ -50,7 +52,7 @@ impl Work {
         let variables = Variables::of(job, root);
         Ok(Self {
             script: Hidden::from(script::print(job, &variables, root).as_str()),
-            mask: job.mask()?,
+            masked: job.masked()?,
             archives: artifacts::archives(job, &variables),
         })
     }

@@ -20,11 +20,14 @@ pub mod priority;
 pub mod report;
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use config::MachineName;
 use config::auxiliary::AuxiliaryMachine;
 
+pub use gitlab::TraceAnswer;
 pub use report::{Step, next_step};
 
 /// A machine that could start a guest now.
@@ -70,10 +73,22 @@ pub struct Taken {
     pub machine: MachineName,
     /// The auxiliary machines that run beside the build, in the order of the task.
     pub auxiliaries: Vec<AuxiliaryMachine>,
-    /// The manifest of the task, for the guest.
+    /// The manifest of the task, for the guest, or its script in the JSON of
+    /// [`config::task::GivenScript`].
     pub manifest: Vec<u8>,
+    /// The facts of a task that is a script; `None` for one with a manifest.
+    pub script: Option<ScriptFacts>,
     /// The terms that are needed to report the result. Only the controller's client reads them.
     pub terms: String,
+}
+
+/// The facts of a task that is a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScriptFacts {
+    /// The number of texts that its log must not have.
+    pub masked: usize,
+    /// The time limit; `None` without one.
+    pub limit: Option<Duration>,
 }
 
 /// A failure to take a task.
@@ -94,6 +109,15 @@ pub enum Ending {
     Result(Vec<u8>),
     /// A status without a result of the guest.
     Status(config::task::Outcome),
+    /// The end of a script.
+    Script {
+        /// The outcome.
+        outcome: config::task::Outcome,
+        /// The reason.
+        message: String,
+        /// True if the time of the lease is over.
+        is_over_limit: bool,
+    },
 }
 
 /// A file that a build uploads to its controller before the result.
@@ -137,6 +161,16 @@ pub trait Controller: Debug + Send + Sync {
 
     /// Sends a file of a build. `terms` are those of the taken task.
     fn upload(&self, session: &str, terms: &str, upload: &Upload) -> Answer;
+
+    /// Returns the names of the files among the artifacts of a build that are uploaded, if they exist.
+    fn archives(&self, _terms: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Sends a piece of a build's log, or a sign of life without one, to a controller that wants logs.
+    fn send_log(&self, _terms: &str, _piece: Option<(&Range<u64>, Vec<u8>)>) -> TraceAnswer {
+        TraceAnswer::Over("the controller wants no logs".to_owned())
+    }
 
     /// Sends the end of a build. `package` has the name and the version of the taken task.
     fn report(&self, session: &str, terms: &str, package: (&str, &str), ending: &Ending) -> Answer;

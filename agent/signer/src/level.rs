@@ -50,6 +50,11 @@ pub fn objections(build: &Build) -> Vec<&'static str> {
         .chain(interactive.then_some("a breakpoint for a person was requested"))
         .chain(typed.then_some("a person typed on the console"))
         .chain(driven.then_some("its guest ran the commands of clients"))
+        .chain(
+            build
+                .has_script()
+                .then_some("its guest ran the script of a controller"),
+        )
         .chain(image(build))
         .collect()
 }

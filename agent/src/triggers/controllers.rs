@@ -1,6 +1,7 @@
 //! Controllers: asks them for tasks, ends leases early, and reports results until they have arrived.
 
 mod asking;
+mod job_logs;
 mod leases;
 mod offering;
 mod outbox;
@@ -9,10 +10,11 @@ mod reporting;
 use std::sync::Arc;
 
 use config::controllers::{ControllerStatus, OpenLease, without_password};
-use config::settings::ControllerRules;
+use config::settings::{ControllerKind, ControllerRules};
 use config::{NameError, ToolchainName};
 use controllers::Controller;
 use controllers::brep::{Brep, KeyError};
+use controllers::gitlab::{Gitlab, TokenError};
 use records::RecordsError;
 
 use super::draw;
@@ -32,6 +34,9 @@ pub(crate) enum MemberError {
     /// The key of one cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The token of one cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The name of the default toolchain.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -45,11 +50,14 @@ pub(crate) fn members(agent: &AgentState) -> Result<Vec<Member>, MemberError> {
     let settings = agent.settings();
     let rules = settings.controllers.iter();
     let member = |rules: &ControllerRules| {
-        let client = Brep::new(rules)?;
+        let client: Arc<dyn Controller> = match &rules.kind {
+            ControllerKind::Brep => Arc::new(Brep::new(rules)?),
+            ControllerKind::Gitlab(gitlab) => Arc::new(Gitlab::new(rules, gitlab, &settings.name)?),
+        };
         Ok(Member {
             rules: rules.clone(),
             toolchain: toolchain(agent, rules)?,
-            client: Arc::new(client),
+            client,
         })
     };
     rules.map(member).collect()
@@ -65,8 +73,12 @@ fn toolchain(agent: &AgentState, rules: &ControllerRules) -> Result<ToolchainNam
 pub(crate) async fn run(agent: Arc<AgentState>, members: Vec<Member>) {
     for member in &members {
         agent.telemetry.metrics.controllers.show(&member.rules.name);
-        let (agent, member) = (Arc::clone(&agent), member.clone());
-        tokio::spawn(async move { outbox::run(&agent, &member).await });
+        let (shared, own) = (Arc::clone(&agent), member.clone());
+        tokio::spawn(async move { outbox::run(&shared, &own).await });
+        if let ControllerKind::Gitlab(_) = member.rules.kind {
+            let (shared, own) = (Arc::clone(&agent), member.clone());
+            tokio::spawn(async move { job_logs::run(&shared, &own).await });
+        }
     }
     let (watched, has_controllers) = (Arc::clone(&agent), !members.is_empty());
     tokio::spawn(async move { leases::run(&watched, has_controllers).await });
@@ -85,7 +97,10 @@ pub(crate) async fn describe(agent: &AgentState) -> Result<Vec<ControllerStatus>
     let describe = |rules: &ControllerRules| {
         Some(ControllerStatus {
             name: rules.name.clone(),
-            protocol: "brep".to_owned(),
+            protocol: match rules.kind {
+                ControllerKind::Brep => "brep".to_owned(),
+                ControllerKind::Gitlab(_) => "gitlab".to_owned(),
+            },
             url: without_password(&rules.url),
             priority: rules.priority,
             toolchain: toolchain(agent, rules).ok()?,

@@ -98,6 +98,8 @@ pub enum LeaseEnd {
     Interrupted(ControllerName),
     /// The time of its lease is over.
     Expired,
+    /// Its controller does not want its result any more, for this reason.
+    Withdrawn(String),
 }
 
 impl LeaseEnd {
@@ -105,7 +107,7 @@ impl LeaseEnd {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Interrupted(_) => Outcome::Interrupt,
-            Self::Expired => Outcome::Abort,
+            Self::Expired | Self::Withdrawn(_) => Outcome::Abort,
         }
     }
 }
@@ -120,6 +122,7 @@ impl fmt::Display for LeaseEnd {
             Self::Expired => f.write_str(
                 "its controller has given it up, because the time of its lease (lease_minutes_max) is over",
             ),
+            Self::Withdrawn(reason) => write!(f, "its controller has ended it: {reason}"),
         }
     }
 }

@@ -26,4 +26,7 @@ pub struct ControllerTask {
     /// The auxiliary machines that run beside the build, in the order of the task.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub auxiliaries: Vec<AuxiliaryMachine>,
+    /// True if the task is a script instead of a manifest for the toolchain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub script: bool,
 }

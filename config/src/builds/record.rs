@@ -334,6 +334,11 @@ pub struct Build {
 }
 
 impl Build {
+    /// Returns true if it is a controller's task that is a script.
+    pub fn has_script(&self) -> bool {
+        self.controller.as_ref().is_some_and(|task| task.script)
+    }
+
     /// Returns the auxiliary machines that run beside it.
     pub fn auxiliaries(&self) -> impl Iterator<Item = &AuxiliaryMachine> {
         self.controller.iter().flat_map(|task| &task.auxiliaries)

@@ -21,11 +21,40 @@ pub enum InteractiveMode {
     Both,
 }
 
+/// The protocol of a controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControllerKind {
+    /// brep, the controller of build2.
+    Brep,
+    /// GitLab.
+    Gitlab(GitlabRules),
+}
+
+/// The settings of a GitLab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitlabRules {
+    /// The file with the token of the runner.
+    pub token: PathBuf,
+    /// The machines of images: the first pattern that matches counts.
+    pub images: Vec<ImageRule>,
+}
+
+/// The machine of the images with names of a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRule {
+    /// The pattern, with `*` and `?`. A job without an image has the empty name.
+    pub pattern: String,
+    /// The machine.
+    pub machine: MachineName,
+}
+
 /// A controller, and the terms on which its tasks are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControllerRules {
     /// The name.
     pub name: ControllerName,
+    /// The protocol.
+    pub kind: ControllerKind,
     /// The address for task requests, with its query.
     pub url: String,
     /// The priority among controllers.
@@ -87,10 +116,16 @@ fn controller(reader: &mut Reader<'_>) -> Option<ControllerRules> {
     let url = required(reader, "controllers.url", expected, |text| {
         is_url(text).then_some(()).ok_or(expected)
     });
-    let expected = "the version of the toolchain is expected, such as `0.17.0`";
-    let version = required(reader, "controllers.toolchain_version", expected, |text| {
-        is_version(text).then_some(()).ok_or(expected)
-    });
+    let kinds = [("brep", false), ("gitlab", true)];
+    let is_gitlab = reader.choice("controllers.kind", &kinds);
+    let (kind, version) = if is_gitlab {
+        (
+            gitlab(reader).map(ControllerKind::Gitlab),
+            Some(String::new()),
+        )
+    } else {
+        (Some(ControllerKind::Brep), version(reader))
+    };
     let priority = priority(reader);
     let toolchain = reader.optional_text("controllers.toolchain", |text| {
         let is_name = text.parse::<ToolchainName>().is_ok();
@@ -99,10 +134,15 @@ fn controller(reader: &mut Reader<'_>) -> Option<ControllerRules> {
             .ok_or("the name of a toolchain is expected")
     });
     let read = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let machines = reader.optional_list("controllers.machines", "patterns such as `linux-*`", read);
+    let expected = "patterns such as `linux-*`";
+    let machines = match &kind {
+        // Those of its images.
+        Some(ControllerKind::Gitlab(rules)) => Some(rules.machines()),
+        _ => reader.optional_list("controllers.machines", expected, read),
+    };
     let key = reader.optional_path("controllers.key");
     let (interactive, interactive_login) = interactive(reader);
-    let poll = reader.seconds("controllers.poll_seconds", 60);
+    let poll = reader.seconds("controllers.poll_seconds", if is_gitlab { 5 } else { 60 });
     let connect_max = reader.seconds("controllers.connect_seconds_max", 60);
     let request_max = reader.seconds("controllers.request_seconds_max", 300);
     let lease = reader.number("controllers.lease_minutes_max", 180, 1..=100_000);
@@ -110,6 +150,7 @@ fn controller(reader: &mut Reader<'_>) -> Option<ControllerRules> {
     let auxiliary_memory_mib_max = reader.number(auxiliary, 0, 0..=1 << 30);
     Some(ControllerRules {
         name: name?.parse().ok()?,
+        kind: kind?,
         url: url?,
         priority: priority?,
         toolchain: toolchain.and_then(|name| name.parse().ok()),
@@ -123,6 +164,51 @@ fn controller(reader: &mut Reader<'_>) -> Option<ControllerRules> {
         request_max,
         lease_max: Duration::from_mins(lease),
         auxiliary_memory_mib_max,
+    })
+}
+
+impl GitlabRules {
+    /// Returns the names of the machines.
+    fn machines(&self) -> Vec<String> {
+        let names = self.images.iter().map(|rule| rule.machine.to_string());
+        names.collect()
+    }
+}
+
+fn version(reader: &mut Reader<'_>) -> Option<String> {
+    let expected = "the version of the toolchain is expected, such as `0.17.0`";
+    required(reader, "controllers.toolchain_version", expected, |text| {
+        is_version(text).then_some(()).ok_or(expected)
+    })
+}
+
+fn gitlab(reader: &mut Reader<'_>) -> Option<GitlabRules> {
+    let token = reader.optional_path("controllers.token");
+    if token.is_none() {
+        reader.fault(
+            "controllers.token",
+            "the file with the token of the runner is expected",
+        );
+    }
+    let expected = "machines of images such as `debian:12*=linux-debian_12`";
+    let images = reader.optional_list("controllers.images", expected, image_rule);
+    if images.as_ref().is_none_or(Vec::is_empty) {
+        reader.fault(
+            "controllers.images",
+            &format!("a list of {expected} is expected"),
+        );
+    }
+    Some(GitlabRules {
+        token: token?,
+        images: images?,
+    })
+}
+
+fn image_rule(text: &str) -> Option<ImageRule> {
+    let (pattern, machine) = text.rsplit_once('=')?;
+    Some(ImageRule {
+        pattern: pattern.trim().to_owned(),
+        machine: machine.trim().parse().ok()?,
     })
 }
 
@@ -233,6 +319,31 @@ mod tests {
             twice,
             "line 6: `controllers.name`: another controller has this name"
         );
+    }
+
+    #[test]
+    fn a_gitlab_needs_a_token_and_the_machines_of_images() {
+        let gitlab = "[[controllers]]\nname = \"lab\"\nkind = \"gitlab\"\nurl = \"https://gitlab.example.org\"\n";
+        let images = "images = [\"debian:12*=linux-debian_12\", \"=linux-gcc_14\"]\n";
+        let text = format!("{gitlab}token = \"/etc/token\"\n{images}");
+        let rules = Settings::parse(&text).unwrap().controllers.remove(0);
+        assert_eq!(rules.machines, ["linux-debian_12", "linux-gcc_14"]);
+        assert_eq!(rules.poll, Duration::from_secs(5));
+        let ControllerKind::Gitlab(gitlab_rules) = rules.kind else {
+            panic!("a GitLab");
+        };
+        let patterns = gitlab_rules.images.iter().map(|it| it.pattern.as_str());
+        assert_eq!(patterns.collect::<Vec<_>>(), ["debian:12*", ""]);
+        insta::assert_snapshot!(faults(gitlab), @r"
+        line 1: `controllers.images`: a list of machines of images such as `debian:12*=linux-debian_12` is expected
+        line 1: `controllers.token`: the file with the token of the runner is expected
+        ");
+        insta::assert_snapshot!(faults(&format!("{gitlab}token = \"token\"\nimages = [\"x\"]\ntoolchain_version = \"1\"\n")), @r"
+        line 5: `controllers.token`: an absolute path is expected
+        line 6: `controllers.images`: a list of machines of images such as `debian:12*=linux-debian_12` is expected
+        line 6: `controllers.images`: a list of machines of images such as `debian:12*=linux-debian_12` is expected
+        line 7: `controllers.toolchain_version` is not a setting
+        ");
     }
 
     #[test]

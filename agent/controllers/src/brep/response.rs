@@ -54,6 +54,7 @@ pub(super) fn parse(text: &str, offer: &Offer, base: &str) -> Result<Option<Take
         machine: offered.name.clone(),
         auxiliaries,
         manifest: task_bytes(text, header, task).ok_or_else(|| fault("no task".to_owned()))?,
+        script: None,
         terms: serde_json::to_string(&terms).map_err(|error| fault(error.to_string()))?,
     }))
 }

@@ -29,7 +29,9 @@ pub(super) fn print(
             text.extend(without_version(result));
         }
         Ending::Result(_) => text.extend(status(package, version, Outcome::Abnormal)),
-        Ending::Status(outcome) => text.extend(status(package, version, *outcome)),
+        Ending::Status(outcome) | Ending::Script { outcome, .. } => {
+            text.extend(status(package, version, *outcome));
+        }
     }
     text
 }

@@ -1,16 +1,8 @@
 //! The machine of a job, by its image; pure.
 
 use config::MachineName;
+use config::settings::ImageRule;
 use wildmatch::WildMatch;
-
-/// The machine of the images with names of a pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageRule {
-    /// The pattern, with `*` and `?`. A job without an image has the empty name.
-    pub pattern: String,
-    /// The machine.
-    pub machine: MachineName,
-}
 
 /// Returns the machine of a job with this image: that of the first rule that matches.
 ///

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use config::secrets::{Mask, SecretValue};
+use config::secrets::SecretValue;
 use serde::{Deserialize, Serialize};
 
 /// A text that no message shows: a token, or an address with one.
@@ -232,16 +232,16 @@ fn unsupported(job: &Job) -> Option<String> {
             return Some("artifacts are supported as zip and gzip only".to_owned());
         }
     }
-    job.mask().err()
+    job.masked().err()
 }
 
 impl Job {
-    /// Returns the mask that hides the job's token, the password of its repository and its masked
-    /// variables.
+    /// Returns the texts that the log must not have: the job's token, the password of its repository
+    /// and its masked variables.
     ///
     /// # Errors
     /// The name of a masked variable whose value cannot be masked.
-    pub fn mask(&self) -> Result<Mask, String> {
+    pub fn masked(&self) -> Result<Vec<SecretValue>, String> {
         let mut values = vec![secret(self.key.token.reveal(), "the token of the job")?];
         if let Some(password) = password(self.git_info.repo_url.reveal()) {
             values.push(secret(password, "the password of the repository")?);
@@ -250,7 +250,7 @@ impl Job {
         for variable in masked.filter(|it| !it.value.reveal().is_empty()) {
             values.push(secret(variable.value.reveal(), &variable.key)?);
         }
-        Ok(Mask::new(&values))
+        Ok(values)
     }
 
     /// Returns the time limit of the job; `None` if it has none.
@@ -380,9 +380,7 @@ pub(super) mod tests {
             {"key": "PASSWORD", "value": "correct horse", "masked": true},
             {"key": "PLACE", "value": "not a secret", "masked": false},
         ]}));
-        let shown = job
-            .mask()
-            .unwrap()
+        let shown = config::secrets::Mask::new(&job.masked().unwrap())
             .text("job-token-17 gitlab-ci-token:repository-token@ correct horse not a secret");
         assert_eq!(shown, "*** gitlab-ci-token:***@ *** not a secret");
     }

@@ -12,6 +12,14 @@ const HEAD: &str = "#!/bin/sh\n\
     if [ -z \"$BASH_VERSION\" ] && command -v bash >/dev/null 2>&1; then exec bash \"$0\"; fi\n\
     export GIT_TERMINAL_PROMPT=0\n";
 
+/// The message of a job that has failed, before its exit code.
+const FAILED: &str = "the job has failed with exit code ";
+
+/// Returns the exit code in the message of a job that has failed.
+pub(super) fn exit_code(message: &str) -> Option<u8> {
+    message.strip_prefix(FAILED)?.trim().parse().ok()
+}
+
 /// Returns the script of a job whose directories are below `root`. It is run as a file, ends with the
 /// exit code of the first step that has failed, and puts archives into `$BUILDHOST_OUT`.
 pub(super) fn print(job: &Job, variables: &Variables, root: &str) -> String {
@@ -34,7 +42,13 @@ pub(super) fn print(job: &Job, variables: &Variables, root: &str) -> String {
         add_step(&mut text, step);
     }
     artifacts::add(&mut text, job, variables);
-    text.push_str("exit $_buildhost_status\n");
+    // The agent tells GitLab the exit code of the message.
+    let _ = writeln!(
+        text,
+        "if [ $_buildhost_status != 0 ] && [ -n \"$BUILDHOST_MESSAGE\" ]; then \
+         echo \"{FAILED}$_buildhost_status\" >\"$BUILDHOST_MESSAGE\"; fi\n\
+         exit $_buildhost_status"
+    );
     text
 }
 

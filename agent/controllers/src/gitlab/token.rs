@@ -27,6 +27,14 @@ pub enum TokenError {
     Format(PathBuf),
 }
 
+/// Checks that a file has a token, and that only root may read it.
+///
+/// # Errors
+/// The fault of the file.
+pub fn check(path: &Path) -> Result<(), TokenError> {
+    read(path).map(drop)
+}
+
 /// Reads the token in a file.
 pub(super) fn read(path: &Path) -> Result<Hidden, TokenError> {
     let file = |source| TokenError::File {

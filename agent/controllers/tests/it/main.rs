@@ -107,7 +107,10 @@ fn a_job_is_taken_once_and_becomes_a_script() {
     let script = work.script.reveal();
     assert!(script.contains("'https://bla/dummy.git'"), "{script}");
     assert!(script.contains("export PASSWORD='correct horse'"));
-    assert_eq!(work.mask.text("a correct horse"), "a ***");
+    assert_eq!(
+        config::secrets::Mask::new(&work.masked).text("a correct horse"),
+        "a ***"
+    );
 }
 
 #[test]

@@ -118,14 +118,15 @@ fn end_trial_run(build: &mut Build, verdict: &Verdict) -> Option<String> {
 }
 
 /// Returns the state of a build's guest that another attempt would not have, for people: a copy
-/// continued at an instant of another build, and a driven guest has run the commands of clients.
+/// continued at an instant of another build, and a driven guest, or one with a script, has run commands.
 fn unrepeatable_state(build: &Build) -> Option<String> {
     if let Some(ForkOrigin { build, .. }) = build.forked_from {
         return Some(format!(
             "it continued as a copy of build {build}, and that instant cannot be repeated"
         ));
     }
-    let is_driven = build.interactive.commands.is_some() && build.first_contact().is_some();
+    let has_commands = build.interactive.commands.is_some() || build.has_script();
+    let is_driven = has_commands && build.first_contact().is_some();
     is_driven.then(|| "its guest ran commands, which cannot be repeated".to_owned())
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::builds::Build;
-use config::task::{self, BreakpointState, Task};
+use config::task::{self, BreakpointState, GivenScript, Task};
 use session::log_capture;
 use sys::blocking::blocking;
 use tftp::server::{DeferredFile, Namespace};
@@ -47,6 +47,10 @@ pub(super) async fn namespace(agent: &Arc<AgentState>, build: &Build) -> io::Res
 /// Offers the task of a controller. One with auxiliary machines does not exist for the guest until
 /// all of these have put their environments.
 fn offer_given_task(map: &mut Namespace, directory: &Path, build: &Build) -> io::Result<()> {
+    if build.has_script() {
+        map.offer(task::SCRIPT, given_script(directory)?.script.into_bytes());
+        return Ok(());
+    }
     if build.auxiliaries().next().is_none() {
         let given = sys::trusted::read(directory.join(GIVEN_TASK))?;
         map.offer(task::TASK, given);
@@ -59,6 +63,15 @@ fn offer_given_task(map: &mut Namespace, directory: &Path, build: &Build) -> io:
     Ok(())
 }
 
+/// Reads the script of a controller's task.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn given_script(directory: &Path) -> io::Result<GivenScript> {
+    let given = sys::trusted::read(directory.join(GIVEN_TASK))?;
+    serde_json::from_slice(&given).map_err(io::Error::other)
+}
+
 /// Returns the task of the guest of a build.
 pub fn task(agent: &AgentState, build: &Build) -> Task {
     Task {
@@ -68,6 +81,7 @@ pub fn task(agent: &AgentState, build: &Build) -> Task {
         interactive: build.interactive.breakpoint,
         hold: build.interactive.hold || agent.settings().builds.hold_always,
         commands: build.interactive.commands.is_some(),
+        script: build.has_script(),
         log_bytes_max: Some(agent.settings().builds.log_bytes_max),
         secrets: build.secrets.clone(),
         cache: cache::mode(agent, build),

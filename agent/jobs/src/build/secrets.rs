@@ -4,12 +4,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use config::SecretName;
 use config::builds::Build;
-use config::secrets::Mask;
+use config::secrets::{Mask, SecretValue};
 use config::task::{LOG, RESULT};
 use session::GuestSecrets;
 use sys::blocking::blocking;
 
+use super::files;
 use crate::JobError;
 use state::AgentState;
 
@@ -24,10 +26,25 @@ pub(crate) async fn of_build(
     if build.secrets.is_empty() {
         return Ok(GuestSecrets::default());
     }
+    if build.has_script() {
+        let (directory, names) = (agent.paths.build(build.id), build.secrets.clone());
+        let values = blocking(move || masked(&directory, names)).await;
+        return Ok(GuestSecrets::new(values?));
+    }
     let (store, names) = (agent.secrets.clone(), build.secrets.clone());
     let submitter = build.submitter.clone();
     let values = blocking(move || store.values(&names, &submitter)).await?;
     Ok(GuestSecrets::new(values))
+}
+
+/// Returns the texts that the log of a controller's script must not have, as secrets of its build.
+fn masked(directory: &Path, names: Vec<SecretName>) -> io::Result<Vec<(SecretName, SecretValue)>> {
+    let masked = files::given_script(directory)?.masked.into_iter();
+    let value = |(name, text): (SecretName, String)| {
+        let value = SecretValue::new(text.into_bytes()).map_err(io::Error::other)?;
+        Ok((name, value))
+    };
+    names.into_iter().zip(masked).map(value).collect()
 }
 
 /// Masks secrets in the files that a guest has put. The worker masks its own output; others may
@@ -52,8 +69,6 @@ pub(super) fn mask_files(directory: &Path, mask: &Mask) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use config::secrets::SecretValue;
-
     use super::*;
 
     #[test]

@@ -17,6 +17,7 @@ fn request(session: &str) -> Request {
         version: "1.0.0".to_owned(),
         expires: Timestamp::UNIX_EPOCH,
         auxiliaries: Vec::new(),
+        script: false,
     };
     Request {
         controller: Some(task),

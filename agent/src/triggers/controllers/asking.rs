@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use config::builds::{Build, ControllerTask, Request, Resources, Submitter, Target};
 use config::layout::Entry;
 use config::machine::Machine;
-use config::{BuildId, ControllerName};
+use config::{BuildId, ControllerName, SecretName};
 use controllers::priority::{RunningTask, interruptible, may_be_asked, order};
 use controllers::{Offer, OfferedMachine, TakeError, Taken, backoff};
 use jiff::Timestamp;
@@ -271,6 +271,8 @@ fn submitter(name: &ControllerName) -> Submitter {
 /// Returns the request for the build of a task. `boost` is the machine if it gets all processors.
 fn request(member: &Member, taken: &Taken, boost: Option<&Machine>, now: Timestamp) -> Request {
     let rules = &member.rules;
+    let limit = taken.script.and_then(|script| script.limit);
+    let limit = limit.map_or(rules.lease_max, |limit| limit.min(rules.lease_max));
     Request {
         machine: taken.machine.clone(),
         toolchain: Some(member.toolchain.clone()),
@@ -282,7 +284,7 @@ fn request(member: &Member, taken: &Taken, boost: Option<&Machine>, now: Timesta
         priority: config::builds::Priority::default(),
         resources: boost.map(boosted).unwrap_or_default(),
         after: Vec::new(),
-        secrets: Vec::new(),
+        secrets: masked_names(taken),
         submitter: None,
         coalesce: false,
         project: None,
@@ -293,11 +295,17 @@ fn request(member: &Member, taken: &Taken, boost: Option<&Machine>, now: Timesta
             package: taken.package.clone(),
             version: taken.version.clone(),
             auxiliaries: taken.auxiliaries.clone(),
-            expires: now
-                .saturating_add(rules.lease_max)
-                .unwrap_or(Timestamp::MAX),
+            script: taken.script.is_some(),
+            expires: now.saturating_add(limit).unwrap_or(Timestamp::MAX),
         }),
     }
+}
+
+/// Returns the names of the texts that the log of a script must not have.
+fn masked_names(taken: &Taken) -> Vec<SecretName> {
+    let count = taken.script.map_or(0, |script| script.masked);
+    let names = (1..=count).map(|number| format!("masked-{number}"));
+    names.filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Returns all processors of the host, as many as the machine permits.

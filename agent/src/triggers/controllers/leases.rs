@@ -125,6 +125,7 @@ mod tests {
             version: "1".into(),
             expires: Timestamp::from_second(expires).unwrap(),
             auxiliaries: Vec::new(),
+            script: false,
         };
         let request = Request {
             controller: Some(task),

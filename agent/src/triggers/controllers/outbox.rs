@@ -18,7 +18,7 @@ use telemetry::metrics::RequestResult;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Member, draw, reporting};
+use super::{Member, draw, job_logs, reporting};
 
 /// The time between two looks at the outbox.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -71,7 +71,19 @@ async fn report(
     build: &Build,
 ) -> Result<Option<u32>, RecordsError> {
     let directory = agent.paths.build(build.id);
-    let uploads = match blocking(move || reporting::uploads(&directory)).await {
+    if build.has_script()
+        && let Err(failure) = job_logs::finish(agent, member, &lease, build).await
+    {
+        return failed(agent, &lease, &failure).await.map(Some);
+    }
+    let files = build
+        .has_script()
+        .then(|| member.client.archives(&lease.terms));
+    let uploads = blocking(move || match files {
+        Some(files) => Ok(reporting::archives(&directory, files)),
+        None => reporting::uploads(&directory),
+    });
+    let uploads = match uploads.await {
         Ok(uploads) => uploads,
         Err(error) => return failed(agent, &lease, &error.to_string()).await.map(Some),
     };

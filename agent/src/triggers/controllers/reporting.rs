@@ -23,6 +23,19 @@ pub(super) fn uploads(directory: &Path) -> io::Result<Vec<Upload>> {
     Ok(uploads.into_iter().map(upload).collect())
 }
 
+/// Returns the uploads of a build with a script: those of these files that are artifacts. Blocks.
+pub(super) fn archives(directory: &Path, files: Vec<String>) -> Vec<Upload> {
+    let upload = |name: String| Upload {
+        path: directory.join(ARTIFACTS).join(&name),
+        kind: "artifacts".to_owned(),
+        instance: "job".to_owned(),
+        name,
+    };
+    let mut uploads: Vec<_> = files.into_iter().map(upload).collect();
+    uploads.retain(|upload| std::fs::symlink_metadata(&upload.path).is_ok_and(|it| it.is_file()));
+    uploads
+}
+
 /// Returns the end of a build for its controller. An interrupted build has no result, whatever an
 /// earlier attempt has left. Blocks.
 ///
@@ -30,6 +43,13 @@ pub(super) fn uploads(directory: &Path) -> io::Result<Vec<Upload>> {
 /// The result cannot be read.
 pub(super) fn ending(directory: &Path, build: &Build) -> io::Result<Ending> {
     let outcome = build.outcome.unwrap_or(Outcome::Abnormal);
+    if let Some(task) = build.controller.as_ref().filter(|task| task.script) {
+        return Ok(Ending::Script {
+            outcome,
+            message: build.message.clone(),
+            is_over_limit: build.finished.is_some_and(|at| at >= task.expires),
+        });
+    }
     if outcome == Outcome::Interrupt {
         return Ok(Ending::Status(outcome));
     }

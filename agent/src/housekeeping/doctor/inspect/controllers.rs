@@ -2,8 +2,9 @@
 
 use config::ControllerName;
 use config::builds::ImageState;
-use config::settings::ControllerRules;
+use config::settings::{ControllerKind, ControllerRules};
 use controllers::brep::check_key;
+use controllers::gitlab::check_token;
 use jiff::Timestamp;
 use records::ControllerCounts;
 use sys::error_report::chain;
@@ -32,9 +33,12 @@ fn facts_of(agent: &AgentState, rules: &ControllerRules) -> ControllerFacts {
     ControllerFacts {
         name: rules.name.clone(),
         failing,
-        key_fault: key
-            .and_then(|key| check_key(key).err())
-            .map(|it| chain(&it)),
+        key_fault: match &rules.kind {
+            ControllerKind::Brep => key
+                .and_then(|key| check_key(key).err())
+                .map(|it| chain(&it)),
+            ControllerKind::Gitlab(gitlab) => check_token(&gitlab.token).err().map(|it| chain(&it)),
+        },
         machines: machines(agent, rules),
     }
 }
