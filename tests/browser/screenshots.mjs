@@ -13,6 +13,9 @@ const pages = {
   "build-failed": "/builds/398",
   "build-running": `/builds/${demo.running}`,
   log: "/builds/398/log?find=warning",
+  machines: "/machines",
+  host: "/host",
+  login: "/login",
 };
 for (const [scheme, width] of [["light", 1280], ["dark", 1280], ["light", 360]]) {
   const { page } = await tab(chromium, { colorScheme: scheme, viewport: { width, height: width > 400 ? 900 : 780 }, extraHTTPHeaders: authorization });
