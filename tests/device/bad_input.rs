@@ -210,9 +210,10 @@ fn without_root_changes_are_refused_and_the_message_names_root() {
         fixture.command_refused(nobody(line), 25, "this needs root: ");
     }
     let private = tempfile::tempdir().unwrap();
+    fs::set_permissions(private.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let mut command = nobody("list");
     command.env("XDG_CONFIG_HOME", private.path());
-    fixture.command_refused(command, 1, "set HOME or XDG_CONFIG_HOME to a directory");
+    run(command, b"").refused(1, "set HOME or XDG_CONFIG_HOME to a directory");
 }
 
 #[test]

@@ -131,6 +131,9 @@ fn check_guest(host: &AgentHost, guest: &str) {
 
     // A good end with artifacts.
     exec(host, guest, "echo made >$BUILDHOST_OUT/result.txt", b"").success();
+    let planned = host.machinectl(&["guest", "stop", guest, "--dry-run"]);
+    assert!(planned.success().stdout.starts_with("would "));
+    assert_eq!(host.build(number(guest)).state, State::Running);
     host.machinectl(&["guest", "stop", guest]).success();
     let build = host.wait_for(number(guest), State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
@@ -251,7 +254,14 @@ fn a_driven_guest_outlives_the_agent_and_its_commands_do_not() {
     let kept = exec(&host, &guest, "cat /tmp/file", b"");
     assert_eq!(kept.success().stdout, "kept\n");
     wait_until("the command of the earlier agent has ended", || {
-        exec(&host, &guest, "pidof sleep || pgrep sleep", b"").code == Some(1)
+        let found = exec(
+            &host,
+            &guest,
+            "grep -q 'slee[p].1000' /proc/[0-9]*/cmdline",
+            b"",
+        );
+        assert!(matches!(found.code, Some(0..=2)), "{found:?}");
+        found.code != Some(0)
     });
     assert_eq!(commands(&host, &guest)[1].end, Some(CommandEnd::Lost));
     // An agent that stops ends the guest, which is not repeated.

@@ -44,7 +44,7 @@ fn host() -> BuildHost {
 }
 
 /// The verbs that change nothing or have no plan.
-const NO_PLAN: [&str; 16] = [
+const NO_PLAN: [&str; 18] = [
     "list",
     "slsa",
     "status",
@@ -61,10 +61,12 @@ const NO_PLAN: [&str; 16] = [
     "controllers",
     "login",
     "completions",
+    "notify",
+    "web",
 ];
 
 /// The verbs that need an agent. Their plans are tested below and beside the verbs.
-const WITH_AGENT: [&str; 18] = [
+const WITH_AGENT: [&str; 19] = [
     "schedule",
     "build",
     "artifacts",
@@ -79,6 +81,7 @@ const WITH_AGENT: [&str; 18] = [
     "release",
     "attach",
     "fork",
+    "guest",
     "secret",
     "project",
     "layer",

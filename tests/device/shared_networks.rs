@@ -8,6 +8,7 @@ use std::time::Duration;
 use config::task::{GATEWAY, PR_PORT};
 use guest::network::{LinkType, Network, Port, delete};
 use sys::command::{self, CommandError};
+use tests::wait_until;
 
 /// A network with three containers, deleted when it is dropped.
 struct SharedNetwork {
@@ -87,7 +88,10 @@ fn a_guest_cannot_take_the_addresses_of_another_one() {
             .run(1, &format!("ip address del {own}/32 dev eth0 || true"))
             .unwrap();
     }
-    assert!(network.reaches(1, "169.254.111.1"), "its own works again");
+    // Its neighbors are asked again after a pause.
+    wait_until("its own address works again", || {
+        network.reaches(1, "169.254.111.1")
+    });
     let change = "ip link set dev eth0 down
         ip link set dev eth0 address 02:62:68:00:00:02
         ip link set dev eth0 up";
