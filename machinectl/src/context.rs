@@ -25,7 +25,7 @@ pub(crate) enum Command {
     Add {
         /// The name of the context
         name: ContextName,
-        /// The host of the agent: https://HOST:PORT, ssh:[USER@]HOST, or local
+        /// The host of the agent: `https://HOST:PORT`, `ssh:[USER@]HOST` or `local`
         address: HostAddress,
         /// The program to run on a host behind ssh, if `buildhost` is not in its PATH
         #[arg(long, value_name = "PATH")]

@@ -8,7 +8,7 @@ use crate::exit_code::{ExitStatus, Failure};
 use crate::options::GlobalOptions;
 use crate::output::{Output, Table, or_empty, time};
 
-/// The rules are sections [[notify]] of the agent's settings. To make the key of a webhook:
+/// The rules are sections `[[notify]]` of the agent's settings. To make the key of a webhook:
 /// `(umask 077; echo whsec_$(openssl rand -base64 32) >/etc/buildhost/notify.key)`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -47,7 +47,7 @@ pub(crate) struct GlobalOptions {
     )]
     #[arg(default_value_os_t = default_paths::toolchains())]
     pub(crate) toolchains: PathBuf,
-    /// The host of the agent: https://HOST:PORT, ssh:[USER@]HOST, the name of a context, or local
+    /// The host of the agent: `https://HOST:PORT`, `ssh:[USER@]HOST`, a context, or `local`
     #[arg(
         id = HOST_ID,
         long = "host",

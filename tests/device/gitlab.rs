@@ -32,7 +32,7 @@ impl Lab {
         let gitlab = runtime.block_on(GitlabRunnerMock::start());
         gitlab.set_update_interval(1);
         let token = tempfile::NamedTempFile::new().unwrap();
-        fs::write(token.path(), gitlab.runner_token()).unwrap();
+        sys::file::replace(token.path(), gitlab.runner_token().as_bytes()).unwrap();
         fs::set_permissions(token.path(), fs::Permissions::from_mode(0o600)).unwrap();
         let settings = format!(
             "[[controllers]]\nname = \"lab\"\nkind = \"gitlab\"\nurl = \"{}\"\ntoken = \"{}\"\n\

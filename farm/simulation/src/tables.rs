@@ -22,7 +22,7 @@ const DOUBLINGS_MAX: u64 = 6;
 /// The state of a build in the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum State {
-    /// It waits, and is not claimed before this time of the store; see [`is_due`].
+    /// It waits, and is not claimed before this time of the store.
     Queued(u64),
     /// A host has the lease since this time.
     Leased(u64),
