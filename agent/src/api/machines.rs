@@ -26,7 +26,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use describe::MachineFacts;
 
-/// The time that a request waits until the space of a machine is counted. The count goes on then,
+/// The time that a request waits until the space of a machine is counted. The count continues then,
 /// and a later request has it.
 const COUNT_LIMIT: Duration = Duration::from_millis(700);
 
@@ -111,7 +111,7 @@ async fn usage(
     let counted = tokio::spawn(blocking(move || {
         counting.machine_sizes.count(&volume, &view);
     }));
-    // The count goes on if this request does not wait for its end.
+    // The count continues if this request does not wait for its end.
     let _ = timeout(COUNT_LIMIT, counted).await;
     agent.machine_sizes.known(&located.view).flatten()
 }

@@ -12,7 +12,7 @@ const PAUSE_MAX: Duration = Duration::from_mins(5);
 /// The answer to a piece of a log, or to a sign of life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TraceAnswer {
-    /// The job goes on.
+    /// The job continues.
     Continue {
         /// The number of bytes that GitLab has; `None` if it does not say that.
         offset: Option<u64>,

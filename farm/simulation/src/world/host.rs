@@ -65,7 +65,7 @@ impl Host {
         !self.is_frozen
     }
 
-    /// Returns the time until the computer goes on, if it is frozen.
+    /// Returns the time until the computer continues, if it is frozen.
     pub(super) fn thaws_in(&self, now: u64) -> Option<u64> {
         self.is_frozen
             .then(|| self.frozen_until.saturating_sub(now))
