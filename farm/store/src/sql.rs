@@ -118,48 +118,54 @@ pub(crate) const IS_FINISHED: &str = "
 pub(crate) const IS_RELEASED: &str = "
     SELECT FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 0";
 
-/// Takes one lease from a host.
-pub(crate) const RELEASE: &str = "
-    WITH lost AS (
-        SELECT id FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE),
+/// Returns a statement that takes the leases in `lost` from a host. A build that was lost too often, or is
+/// canceled, gets its result. `$losses_max` is the parameter with the largest number of losses.
+macro_rules! take_leases {
+    ($lost:literal, $losses_max:literal) => {
+        concat!(
+            "
+    WITH ",
+            $lost,
+            ",
     back AS (
         UPDATE builds SET state = 0, losses = losses + 1,
             not_before = now() + interval '1 s' * power(2, least(losses, 6))
-        WHERE id IN (SELECT id FROM lost) AND NOT canceled AND losses + 1 < $4
+        WHERE id IN (SELECT id FROM lost) AND NOT canceled AND losses + 1 < ",
+            $losses_max,
+            "
         RETURNING id, epoch),
     gone AS (
         DELETE FROM builds
-        WHERE id IN (SELECT id FROM lost) AND (canceled OR losses + 1 >= $4) RETURNING *),
+        WHERE id IN (SELECT id FROM lost) AND (canceled OR losses + 1 >= ",
+            $losses_max,
+            ") RETURNING *),
     kept AS (
         INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
             revision, outcome, is_reported)
         SELECT id, submitter, machine, requirements, submitted, epoch, host, losses + 1, revision,
             CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false
         FROM gone)
-    SELECT id, epoch FROM back UNION ALL SELECT id, epoch FROM gone";
+    SELECT id, epoch FROM back UNION ALL SELECT id, epoch FROM gone"
+        )
+    };
+}
+
+/// Takes one lease from a host.
+pub(crate) const RELEASE: &str = take_leases!(
+    "lost AS (
+        SELECT id FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE)",
+    "$4"
+);
 
 /// Takes all leases from a host whose beat has not changed.
-pub(crate) const RESCUE: &str = "
-    WITH beat AS (
+pub(crate) const RESCUE: &str = take_leases!(
+    "beat AS (
         UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 RETURNING id),
     lost AS (
         SELECT id FROM builds
-        WHERE host = $1 AND state = 1 AND EXISTS (SELECT FROM beat) ORDER BY id FOR UPDATE),
-    back AS (
-        UPDATE builds SET state = 0, losses = losses + 1,
-            not_before = now() + interval '1 s' * power(2, least(losses, 6))
-        WHERE id IN (SELECT id FROM lost) AND NOT canceled AND losses + 1 < $3
-        RETURNING id, epoch),
-    gone AS (
-        DELETE FROM builds
-        WHERE id IN (SELECT id FROM lost) AND (canceled OR losses + 1 >= $3) RETURNING *),
-    kept AS (
-        INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
-            revision, outcome, is_reported)
-        SELECT id, submitter, machine, requirements, submitted, epoch, host, losses + 1, revision,
-            CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false
-        FROM gone)
-    SELECT id, epoch FROM back UNION ALL SELECT id, epoch FROM gone";
+        WHERE host = $1 AND state = 1 AND EXISTS (SELECT FROM beat) ORDER BY id FOR UPDATE)",
+    "$3"
+);
 
 /// Reads all hosts.
 pub(crate) const HOSTS: &str = "
