@@ -20,16 +20,8 @@ impl FromStr for CopyTag {
     type Err = NoGuestTag;
 
     fn from_str(text: &str) -> Result<Self, NoGuestTag> {
-        let (build, number) = text.split_once("-a").ok_or(NoGuestTag)?;
-        let tag = Self {
-            build: build.parse().map_err(|_| NoGuestTag)?,
-            number: number.parse().map_err(|_| NoGuestTag)?,
-        };
-        if tag.to_string() == text {
-            Ok(tag)
-        } else {
-            Err(NoGuestTag)
-        }
+        let (build, number) = numbers(text, "-a")?;
+        as_printed(Self { build, number }, text)
     }
 }
 
@@ -52,16 +44,8 @@ impl FromStr for AuxiliaryTag {
     type Err = NoGuestTag;
 
     fn from_str(text: &str) -> Result<Self, NoGuestTag> {
-        let (build, number) = text.split_once("-x").ok_or(NoGuestTag)?;
-        let tag = Self {
-            build: build.parse().map_err(|_| NoGuestTag)?,
-            number: number.parse().map_err(|_| NoGuestTag)?,
-        };
-        if tag.to_string() == text {
-            Ok(tag)
-        } else {
-            Err(NoGuestTag)
-        }
+        let (build, number) = numbers(text, "-x")?;
+        as_printed(Self { build, number }, text)
     }
 }
 
@@ -117,12 +101,7 @@ impl FromStr for GuestTag {
         } else {
             text.parse().map(Self::Build).map_err(|_| NoGuestTag)?
         };
-        // A number can be written in many ways; we write it in one.
-        if tag.to_string() == text {
-            Ok(tag)
-        } else {
-            Err(NoGuestTag)
-        }
+        as_printed(tag, text)
     }
 }
 
@@ -136,6 +115,22 @@ impl fmt::Display for GuestTag {
             Self::Ready(number) => write!(f, "r{number}"),
             Self::Fork(id) => write!(f, "{id}{FORK}"),
         }
+    }
+}
+
+/// Parses the number of a build and another number, with a separator between them.
+fn numbers<N: FromStr>(text: &str, separator: &str) -> Result<(BuildId, N), NoGuestTag> {
+    let (build, number) = text.split_once(separator).ok_or(NoGuestTag)?;
+    let build = build.parse().map_err(|_| NoGuestTag)?;
+    Ok((build, number.parse().map_err(|_| NoGuestTag)?))
+}
+
+/// Returns a tag if it is printed as the text: a number can be written in many ways, a tag in one.
+fn as_printed<T: fmt::Display>(tag: T, text: &str) -> Result<T, NoGuestTag> {
+    if tag.to_string() == text {
+        Ok(tag)
+    } else {
+        Err(NoGuestTag)
     }
 }
 
