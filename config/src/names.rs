@@ -248,7 +248,7 @@ name!(
     /// The name of a rule for notifications: `team-mail`.
     NotifyName,
     Grammar {
-        kind: "notify",
+        kind: "rule for notifications",
         first: letter_or_digit,
         first_allowed: "a letter or a digit",
         punctuation: "._-",

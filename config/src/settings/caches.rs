@@ -1,7 +1,5 @@
 //! The settings of caches between builds.
 
-use std::collections::BTreeSet;
-
 use wildmatch::WildMatch;
 
 use super::reader::Reader;
@@ -36,29 +34,12 @@ pub(super) fn matches(patterns: &[String], name: &str) -> bool {
     patterns.any(|pattern| WildMatch::new(pattern).matches(name))
 }
 
-/// Reads the caches. Those without a name are left out: the settings are refused.
+/// Reads the caches.
 pub(super) fn caches(reader: &mut Reader<'_>) -> Vec<CacheRules> {
-    let mut names = BTreeSet::new();
-    let read = reader.tables("caches", |reader| {
-        let rules = cache(reader)?;
-        if !names.insert(rules.name.clone()) {
-            reader.fault("caches.name", "another cache has this name");
-        }
-        Some(rules)
-    });
-    read.into_iter().flatten().collect()
+    reader.named_tables("caches.name", cache)
 }
 
-fn cache(reader: &mut Reader<'_>) -> Option<CacheRules> {
-    let name = reader.optional_text("caches.name", |text| {
-        let is_name = text.parse::<CacheName>().is_ok();
-        is_name
-            .then_some(())
-            .ok_or("letters, digits and `._+-` are expected, and a letter or a digit first")
-    });
-    if name.is_none() {
-        reader.fault("caches.name", "a name is expected");
-    }
+fn cache(reader: &mut Reader<'_>, name: Option<CacheName>) -> Option<CacheRules> {
     let machines = patterns(reader, "caches.machines");
     let toolchains = patterns(reader, "caches.toolchains");
     let writers = reader.list(
@@ -68,7 +49,7 @@ fn cache(reader: &mut Reader<'_>) -> Option<CacheRules> {
     );
     let bytes_max = reader.mebibytes("caches.mib_max", 10 * 1024, 1..=1 << 30);
     Some(CacheRules {
-        name: name?.parse().ok()?,
+        name: name?,
         machines,
         toolchains,
         writers,
@@ -145,12 +126,15 @@ toolchains = [\"\"]
         line 6: `caches.name`: a name is expected
         line 7: `caches.machines`: a list of patterns such as `linux-*` is expected
         line 8: `caches.writers`: a list of submitters such as `alice` or `token:nightly` is expected
-        line 11: `caches.name`: letters, digits and `._+-` are expected, and a letter or a digit first
+        line 11: `caches.name`: `../x` cannot be the name of a cache: it must start with a letter or a digit
         line 12: `caches.toolchains`: a list of patterns such as `linux-*` is expected
         ");
         let one = "[[caches]]\nname = \"one\"\n";
         let twice = faults(&[one, one].concat());
-        assert_eq!(twice, "line 4: `caches.name`: another cache has this name");
+        assert_eq!(
+            twice,
+            "line 4: `caches.name`: another table `[[caches]]` has this name"
+        );
         let form = "line 1: `caches`: tables such as `[[caches]]` are expected";
         assert_eq!(faults("[caches]\nname = \"one\"\n"), form);
         assert_eq!(faults("caches = [1]\n"), form);

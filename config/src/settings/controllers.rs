@@ -1,6 +1,5 @@
 //! The settings of controllers.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,26 +91,12 @@ impl ControllerRules {
     }
 }
 
-/// Reads the controllers. Those with a fault are left out: the settings are refused.
+/// Reads the controllers.
 pub(super) fn controllers(reader: &mut Reader<'_>) -> Vec<ControllerRules> {
-    let mut names = BTreeSet::new();
-    let read = reader.tables("controllers", |reader| {
-        let rules = controller(reader)?;
-        if !names.insert(rules.name.clone()) {
-            reader.fault("controllers.name", "another controller has this name");
-        }
-        Some(rules)
-    });
-    read.into_iter().flatten().collect()
+    reader.named_tables("controllers.name", controller)
 }
 
-fn controller(reader: &mut Reader<'_>) -> Option<ControllerRules> {
-    let name = required(reader, "controllers.name", "a name is expected", |text| {
-        let is_name = text.parse::<ControllerName>().is_ok();
-        is_name
-            .then_some(())
-            .ok_or("letters, digits and `._-` are expected, and a letter or a digit first")
-    });
+fn controller(reader: &mut Reader<'_>, name: Option<ControllerName>) -> Option<ControllerRules> {
     let expected = "an address such as `https://ci.example.org/?build-task` is expected";
     let url = required(reader, "controllers.url", expected, |text| {
         is_url(text).then_some(()).ok_or(expected)
@@ -149,7 +134,7 @@ fn controller(reader: &mut Reader<'_>) -> Option<ControllerRules> {
     let auxiliary = "controllers.auxiliary_memory_mib_max";
     let auxiliary_memory_mib_max = reader.number(auxiliary, 0, 0..=1 << 30);
     Some(ControllerRules {
-        name: name?.parse().ok()?,
+        name: name?,
         kind: kind?,
         url: url?,
         priority: priority?,
@@ -313,11 +298,12 @@ mod tests {
         line 8: `controllers.key`: an absolute path is expected
         line 9: `controllers.lease_minutes_max`: a number from 1 to 100000 is expected
         line 10: `controllers.colour` is not a setting
+        line 12: `controllers.name`: another table `[[controllers]]` has this name
         ");
         let twice = faults(&[ONE, ONE].concat());
         assert_eq!(
             twice,
-            "line 6: `controllers.name`: another controller has this name"
+            "line 6: `controllers.name`: another table `[[controllers]]` has this name"
         );
     }
 

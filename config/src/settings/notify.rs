@@ -1,6 +1,5 @@
 //! The settings of notifications.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,29 +75,12 @@ impl NotifyRules {
     }
 }
 
-/// Reads the rules. Those with a fault are left out: the settings are refused.
+/// Reads the rules.
 pub(super) fn notify(reader: &mut Reader<'_>) -> Vec<NotifyRules> {
-    let mut names = BTreeSet::new();
-    let read = reader.tables("notify", |reader| {
-        let rules = rule(reader)?;
-        if !names.insert(rules.name.clone()) {
-            reader.fault("notify.name", "another rule has this name");
-        }
-        Some(rules)
-    });
-    read.into_iter().flatten().collect()
+    reader.named_tables("notify.name", rule)
 }
 
-fn rule(reader: &mut Reader<'_>) -> Option<NotifyRules> {
-    let name = reader.optional_text("notify.name", |text| {
-        let is_name = text.parse::<NotifyName>().is_ok();
-        is_name
-            .then_some(())
-            .ok_or("letters, digits and `._-` are expected, and a letter or a digit first")
-    });
-    if name.is_none() {
-        reader.fault("notify.name", "a name is expected");
-    }
+fn rule(reader: &mut Reader<'_>, name: Option<NotifyName>) -> Option<NotifyRules> {
     let recipient = recipient(reader);
     let on = reader.choice(
         "notify.on",
@@ -121,7 +103,7 @@ fn rule(reader: &mut Reader<'_>) -> Option<NotifyRules> {
         projects: patterns(reader, "notify.projects"),
         request_max: reader.seconds("notify.request_seconds_max", 30),
         give_up: Duration::from_hours(hours(reader)),
-        name: name?.parse().ok()?,
+        name: name?,
         recipient: recipient?,
         on,
         link,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -12,6 +13,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use crate::MIB;
 use crate::limits::SECONDS_MAX;
+use crate::names::NameError;
 
 /// A fault of a settings file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +128,44 @@ impl<'a> Reader<'a> {
             table
         };
         (0..count).map(read).collect()
+    }
+
+    /// Reads the tables of the array of `key`, such as `caches.name`, whose names must differ. `read`
+    /// finds the other faults of a table without a valid name. Tables with a fault may be left out,
+    /// because the settings are refused.
+    pub(super) fn named_tables<N, T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&mut Self, Option<N>) -> Option<T>,
+    ) -> Vec<T>
+    where
+        N: FromStr<Err = NameError> + Clone + Ord,
+    {
+        let array = key.split_once('.').map_or(key, |(array, _)| array);
+        let mut names = BTreeSet::new();
+        let tables = self.tables(array, |reader| {
+            let name = reader.name(key);
+            if let Some(name) = name.clone()
+                && !names.insert(name)
+            {
+                let fault = format!("another table `[[{array}]]` has this name");
+                reader.fault(key, &fault);
+            }
+            read(reader, name)
+        });
+        tables.into_iter().flatten().collect()
+    }
+
+    fn name<N: FromStr<Err = NameError>>(&mut self, key: &'static str) -> Option<N> {
+        let Some(text) = self.optional_text(key, |_| Ok(())) else {
+            self.fault(key, "a name is expected");
+            return None;
+        };
+        let name = text.parse::<N>();
+        if let Err(error) = &name {
+            self.fault(key, &error.to_string());
+        }
+        name.ok()
     }
 
     /// Returns the value of `section.key`, or that of `array.key` in the current table.
