@@ -13,16 +13,19 @@ use serde_json::json;
 use crate::coordinator::Coordinator;
 use crate::secret;
 
+mod auth;
 mod clients;
 mod hosts;
+mod views;
 
 /// Everything that the handlers share.
 #[derive(Debug)]
 pub struct Service {
     /// The coordinator.
     pub coordinator: Coordinator,
-    /// The hash of the token of clients.
-    pub client_token: [u8; 32],
+    /// The hash of the token of a file, which may do everything; `None` if all tokens are in the
+    /// database.
+    pub client_token: Option<[u8; 32]>,
 }
 
 /// Returns the routes.
@@ -32,12 +35,15 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/farm/v1/poll", post(hosts::poll))
         .route("/farm/v1/report", post(hosts::report))
         .route("/farm/v1/release", post(hosts::release))
-        .route("/farm/v1/builds", post(clients::submit))
-        .route("/farm/v1/builds/{build}", get(clients::show))
+        .route("/farm/v1/builds", get(views::builds).post(clients::submit))
+        .route("/farm/v1/builds/{build}", get(views::build))
         .route("/farm/v1/builds/{build}/cancel", post(clients::cancel))
-        .route("/farm/v1/hosts", get(clients::hosts))
+        .route("/farm/v1/queue", get(views::queue))
+        .route("/farm/v1/hosts", get(views::hosts))
+        .route("/farm/v1/hosts/{host}", get(views::host))
         .route("/farm/v1/hosts/{host}/drain", post(clients::drain))
         .route("/farm/v1/hosts/{host}/undrain", post(clients::undrain))
+        .route("/farm/v1/machines", get(views::machines))
         .route("/farm/v1/machines/{machine}", post(clients::publish))
         .with_state(service)
 }

@@ -53,6 +53,11 @@ impl Coordinator {
         &self.store
     }
 
+    /// Returns the time limits of the farm.
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
     /// Handles a request.
     pub async fn handle(&self, request: Request) -> Reply {
         let (mut handling, mut step) = Handling::begin(request, self.terms, self.now());

@@ -3,3 +3,4 @@
 pub mod api;
 pub mod coordinator;
 pub mod secret;
+pub mod view;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use farm_store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+mod tokens;
 
 /// Coordinates the hosts of a farm: one queue in PostgreSQL, from which many hosts take builds.
 #[derive(Debug, Parser)]
@@ -51,6 +53,9 @@ enum Command {
         /// The name of the host.
         name: String,
     },
+    /// Create, list and revoke the tokens of clients.
+    #[command(subcommand)]
+    Token(tokens::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,9 +64,10 @@ struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8590")]
     listen: SocketAddr,
 
-    /// The file with the token of clients. Only its owner may read it.
+    /// A file with a token that may do everything, beside those of `buildhost-farm token`. Only its
+    /// owner may read it.
     #[arg(long, value_name = "FILE")]
-    client_token: PathBuf,
+    client_token: Option<PathBuf>,
 
     /// The most connections to the database.
     #[arg(long, value_name = "NUMBER", default_value_t = 8)]
@@ -108,11 +114,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Token(command) => tokens::run(&command, &store).await,
     }
 }
 
-async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
-    let path = &arguments.client_token;
+/// Reads the token of clients in a file.
+fn read_token(path: &Path) -> anyhow::Result<[u8; 32]> {
     let token = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the token of clients in {}", path.display()))?;
     if token.trim().len() < secret::KEY_LENGTH_MIN {
@@ -122,13 +129,19 @@ async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
             path.display()
         );
     }
+    Ok(secret::hash(token.trim()))
+}
+
+async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
+    let token = arguments.client_token.as_deref().map(read_token);
+    let token = token.transpose()?;
     let terms = Terms {
         lease_ms: arguments.lease_seconds * 1_000,
         ..Terms::default()
     };
     let service = Arc::new(Service {
         coordinator: Coordinator::new(store, terms),
-        client_token: secret::hash(token.trim()),
+        client_token: token,
     });
     let listener = TcpListener::bind(arguments.listen)
         .await

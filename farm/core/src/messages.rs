@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use config::builds::{Priority, Submitter};
+use config::builds::{Priority, Submitter, Target};
 use config::task::Outcome;
-use config::{BuildId, MachineName};
+use config::{BuildId, MachineName, ProjectName};
 use serde::{Deserialize, Serialize};
 
 use crate::{HostId, Lease, Offer, Requirements, Revision};
@@ -61,6 +61,17 @@ pub struct Report {
     pub outcome: Outcome,
 }
 
+/// The names under which people know a build. The farm does not decide by them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The names of what is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// The project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
+}
+
 /// A request for a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submission {
@@ -72,6 +83,9 @@ pub struct Submission {
     pub priority: Priority,
     /// The needs of the build.
     pub requirements: Requirements,
+    /// The names of what is built.
+    #[serde(flatten)]
+    pub subject: Subject,
 }
 
 /// A request to a coordinator. A host is the one that the connection's key belongs to.

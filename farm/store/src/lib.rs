@@ -5,11 +5,14 @@
 //! test compares both.
 
 mod enrolment;
+mod listing;
 mod operations;
 mod reads;
 mod rows;
 mod schema;
 mod sql;
+mod tokens;
+mod views;
 
 use std::time::Duration;
 
@@ -22,6 +25,12 @@ use tokio_postgres::{Config, NoTls};
 pub use enrolment::Secret;
 use schema::{MIGRATIONS, PARTITIONS};
 pub use sql::ALL as STATEMENTS;
+
+/// Returns the statement for a page of builds and its parameters, for tests of plans.
+pub fn listing(query: &farm_core::view::BuildQuery) -> (String, Vec<String>) {
+    let listing = listing::page(query, listing::Order::Newest);
+    (listing.sql, listing.parameters)
+}
 
 /// The limits of each connection. Time is UTC, so that days are the same everywhere.
 const CONNECTION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '2s';

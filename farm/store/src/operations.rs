@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use config::builds::{Priority, Submitter};
+use config::builds::{Priority, Submitter, Target};
 use config::task::Outcome;
-use config::{BuildId, MachineName};
+use config::{BuildId, MachineName, ProjectName};
 use deadpool_postgres::Object;
 use farm_core::messages::Submission;
 use farm_core::operation::{Answer, BuildRow, Candidate, HostRow, Operation, Pick};
@@ -80,6 +80,9 @@ impl Store {
 impl Connection {
     async fn submit(&self, submission: &Submission) -> Result<Answer, StoreError> {
         let requirements = text(&submission.requirements);
+        let target = submission.subject.target.as_ref().map(Target::as_str);
+        let project = submission.subject.project.as_ref();
+        let project = project.map(ProjectName::as_str);
         for _ in 0..ATTEMPTS_MAX {
             let known = self.query(sql::SUBMITTED, &[&submission.key]).await?;
             if let Some(row) = known.first() {
@@ -94,6 +97,8 @@ impl Connection {
                         &submission.priority.0,
                         &submission.requirements.machine.as_str(),
                         &requirements,
+                        &target,
+                        &project,
                     ],
                 )
                 .await?;

@@ -4,6 +4,7 @@ use config::BuildId;
 use config::task::Outcome;
 use farm_core::messages::Grant;
 use farm_core::{Epoch, Lease, Requirements};
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 
@@ -59,4 +60,9 @@ pub(crate) fn lease(row: &Row) -> Lease {
 /// Reads an outcome.
 pub(crate) fn outcome(build: BuildId, text: &str) -> Result<Outcome, StoreError> {
     parsed("finished", build.0.cast_signed(), text)
+}
+
+/// Returns a time that the database gave as milliseconds since 1970.
+pub(crate) fn time(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).unwrap_or_default()
 }

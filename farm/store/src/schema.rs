@@ -6,7 +6,10 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 1] = [r#"
+const SCRIPTS: [&str; 2] = [FIRST, VIEWS];
+
+/// The queue, hosts and results.
+const FIRST: &str = r#"
     CREATE TABLE hosts (
         id bigint PRIMARY KEY,
         name text COLLATE "C" NOT NULL UNIQUE,
@@ -66,7 +69,39 @@ const SCRIPTS: [&str; 1] = [r#"
         slot smallint NOT NULL,
         ms bigint NOT NULL,
         PRIMARY KEY (submitter, day, slot)) WITH (fillfactor = 50);
-"#];
+"#;
+
+/// The columns that lists show and select by, lost attempts, and the tokens of clients. The indexes are on
+/// results only: a queue has few rows, and each of its changes would pay for them.
+const VIEWS: &str = r#"
+    ALTER TABLE builds
+        ADD target text COLLATE "C",
+        ADD project text COLLATE "C";
+    ALTER TABLE finished
+        ADD target text COLLATE "C",
+        ADD project text COLLATE "C",
+        ADD priority integer NOT NULL DEFAULT 0,
+        ADD claimed timestamptz;
+    CREATE INDEX finished_machine ON finished (machine, id);
+    CREATE INDEX finished_submitter ON finished (submitter, id);
+    CREATE INDEX finished_host ON finished (host, id);
+    CREATE INDEX finished_outcome ON finished (outcome, id);
+    CREATE INDEX finished_target ON finished (target, id) WHERE target IS NOT NULL;
+    CREATE INDEX finished_project ON finished (project, id) WHERE project IS NOT NULL;
+    CREATE TABLE lost_attempts (
+        build bigint NOT NULL,
+        epoch bigint NOT NULL,
+        host bigint,
+        claimed timestamptz,
+        ended timestamptz NOT NULL DEFAULT now(),
+        is_released boolean NOT NULL,
+        PRIMARY KEY (build, epoch));
+    CREATE TABLE tokens (
+        name text COLLATE "C" PRIMARY KEY,
+        hash bytea NOT NULL UNIQUE,
+        scope text NOT NULL,
+        created timestamptz NOT NULL DEFAULT now());
+"#;
 
 /// The migrations of the farm.
 pub(crate) const MIGRATIONS: Migrations = Migrations {

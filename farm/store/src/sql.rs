@@ -9,15 +9,16 @@ pub(crate) const SUBMIT: &str = "
     WITH added AS (
         INSERT INTO submissions (key, build) VALUES ($1, nextval('build_ids'))
         ON CONFLICT DO NOTHING RETURNING build)
-    INSERT INTO builds (id, submitter, priority, machine, requirements, submitted)
-    SELECT build, $2, $3, $4, $5, now() FROM added RETURNING id";
+    INSERT INTO builds (id, submitter, priority, machine, requirements, submitted, target, project)
+    SELECT build, $2, $3, $4, $5, now(), $6, $7 FROM added RETURNING id";
 
 /// Finishes a build that waits as `abort`.
 pub(crate) const CANCEL_QUEUED: &str = "
     WITH gone AS (DELETE FROM builds WHERE id = $1 AND state = 0 RETURNING *)
     INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
-        revision, outcome, is_reported)
-    SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, 'abort', false
+        revision, outcome, is_reported, target, project, priority, claimed)
+    SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, 'abort', false,
+        target, project, priority, claimed
     FROM gone";
 
 /// Marks a build with a lease as canceled.
@@ -106,8 +107,9 @@ pub(crate) const FINISH: &str = "
         FROM gone WHERE state = 1
         ON CONFLICT (submitter, day, slot) DO UPDATE SET ms = used.ms + excluded.ms)
     INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
-        revision, outcome, is_reported)
-    SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, $4, true
+        revision, outcome, is_reported, target, project, priority, claimed)
+    SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, $4, true,
+        target, project, priority, claimed
     FROM gone";
 
 /// Reads if the result of a lease is recorded.
@@ -121,12 +123,17 @@ pub(crate) const IS_RELEASED: &str = "
 /// Returns a statement that takes the leases in `lost` from a host. A build that was lost too often, or is
 /// canceled, gets its result. `$losses_max` is the parameter with the largest number of losses.
 macro_rules! take_leases {
-    ($lost:literal, $losses_max:literal) => {
+    ($lost:literal, $losses_max:literal, $is_released:literal) => {
         concat!(
             "
     WITH ",
             $lost,
             ",
+    noted AS (
+        INSERT INTO lost_attempts (build, epoch, host, claimed, is_released)
+        SELECT id, epoch, host, claimed, ",
+            $is_released,
+            " FROM lost ON CONFLICT DO NOTHING),
     back AS (
         UPDATE builds SET state = 0, losses = losses + 1,
             not_before = now() + interval '1 s' * power(2, least(losses, 6))
@@ -141,9 +148,9 @@ macro_rules! take_leases {
             ") RETURNING *),
     kept AS (
         INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
-            revision, outcome, is_reported)
+            revision, outcome, is_reported, target, project, priority, claimed)
         SELECT id, submitter, machine, requirements, submitted, epoch, host, losses + 1, revision,
-            CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false
+            CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false, target, project, priority, claimed
         FROM gone)
     SELECT id, epoch FROM back UNION ALL SELECT id, epoch FROM gone"
         )
@@ -153,8 +160,10 @@ macro_rules! take_leases {
 /// Takes one lease from a host.
 pub(crate) const RELEASE: &str = take_leases!(
     "lost AS (
-        SELECT id FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE)",
-    "$4"
+        SELECT id, epoch, host, claimed FROM builds
+        WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE)",
+    "$4",
+    "true"
 );
 
 /// Takes all leases from a host whose beat has not changed.
@@ -162,9 +171,10 @@ pub(crate) const RESCUE: &str = take_leases!(
     "beat AS (
         UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 RETURNING id),
     lost AS (
-        SELECT id FROM builds
+        SELECT id, epoch, host, claimed FROM builds
         WHERE host = $1 AND state = 1 AND EXISTS (SELECT FROM beat) ORDER BY id FOR UPDATE)",
-    "$3"
+    "$3",
+    "false"
 );
 
 /// Reads all hosts.
@@ -218,8 +228,72 @@ pub(crate) const PUBLISHED: &str = "SELECT name, revision FROM machines";
 pub(crate) const NEWEST: &str =
     "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM build_ids";
 
+/// Adds a token of a client.
+pub(crate) const ADD_TOKEN: &str =
+    "INSERT INTO tokens (name, hash, scope) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+
+/// Takes a token of a client away.
+pub(crate) const REVOKE_TOKEN: &str = "DELETE FROM tokens WHERE name = $1";
+
+/// Reads the tokens of clients. A farm has few.
+pub(crate) const TOKENS: &str = "
+    SELECT name, scope, (extract(epoch FROM created) * 1000)::bigint FROM tokens ORDER BY name";
+
+/// Reads the client of a secret.
+pub(crate) const TOKEN: &str = "SELECT name, scope FROM tokens WHERE hash = $1";
+
+/// Reads the lost attempts of a build.
+pub(crate) const LOST: &str = "
+    SELECT epoch, hosts.name, (extract(epoch FROM claimed) * 1000)::bigint,
+        (extract(epoch FROM ended) * 1000)::bigint, is_released
+    FROM lost_attempts LEFT JOIN hosts ON hosts.id = host WHERE build = $1 ORDER BY epoch";
+
+/// Reads the seconds that the last good builds of a target on a machine took.
+pub(crate) const USUAL: &str = "
+    SELECT avg(seconds)::bigint FROM (
+        SELECT extract(epoch FROM finished - claimed) AS seconds FROM finished
+        WHERE target = $1 AND machine = $2 AND outcome IN ('success', 'warning')
+        ORDER BY id DESC LIMIT 5) AS last";
+
+/// Reads the size of the queue.
+pub(crate) const QUEUE: &str = "
+    SELECT (extract(epoch FROM now()) * 1000)::bigint,
+        (SELECT count(*) FROM builds WHERE state = 0),
+        (SELECT (extract(epoch FROM submitted) * 1000)::bigint FROM builds WHERE state = 0
+            ORDER BY id LIMIT 1),
+        (SELECT count(*) FROM builds WHERE state = 1)";
+
+/// Reads the hosts for people.
+pub(crate) const HOST_VIEWS: &str = "
+    SELECT name, drained, (extract(epoch FROM seen) * 1000)::bigint,
+        (extract(epoch FROM now() - seen) * 1000)::bigint, key_hash IS NULL,
+        (SELECT count(*) FROM builds WHERE host = hosts.id AND state = 1), offer
+    FROM hosts ORDER BY name";
+
+/// Reads the last failed builds whose target has no newer good one on the same machine.
+pub(crate) const FAILING: &str = "
+    SELECT DISTINCT ON (failed.target, failed.machine) failed.id FROM (
+        SELECT id, target, machine FROM finished
+        WHERE outcome IN ('error', 'abnormal') AND target IS NOT NULL
+        ORDER BY id DESC LIMIT 200) AS failed
+    LEFT JOIN LATERAL (
+        SELECT id FROM finished
+        WHERE target = failed.target AND machine = failed.machine AND id > failed.id
+            AND outcome IN ('success', 'warning') LIMIT 1) AS good ON true
+    WHERE good.id IS NULL
+    ORDER BY failed.target, failed.machine, failed.id DESC";
+
 /// All statements.
-pub const ALL: [(&str, &str); 28] = [
+pub const ALL: [(&str, &str); 37] = [
+    ("add_token", ADD_TOKEN),
+    ("revoke_token", REVOKE_TOKEN),
+    ("tokens", TOKENS),
+    ("token", TOKEN),
+    ("lost", LOST),
+    ("usual", USUAL),
+    ("queue", QUEUE),
+    ("host_views", HOST_VIEWS),
+    ("failing", FAILING),
     ("host_names", HOST_NAMES),
     ("published", PUBLISHED),
     ("newest", NEWEST),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use config::BuildId;
 use config::builds::Priority;
 use farm::coordinator::Coordinator;
-use farm_core::messages::{Reply, Request, Submission};
+use farm_core::messages::{Reply, Request, Subject, Submission};
 use farm_core::{HostId, Requirements, Terms};
 use farm_store::Store;
 use server_tests::Cluster;
@@ -53,6 +53,7 @@ pub(crate) fn submission(key: &str) -> Submission {
             memory_mib: 1,
             resources: std::collections::BTreeMap::new(),
         },
+        subject: Subject::default(),
     }
 }
 

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use config::tokens::Scope;
 use farm::api::{Service, router};
 use farm::coordinator::Coordinator;
 use farm::secret;
+use farm_store::Store;
 use serde_json::{Value, json};
 use server_tests::Cluster;
 use tokio::net::TcpListener;
-use tokio::task::block_in_place;
+use tokio::task::{JoinHandle, block_in_place};
 
 use super::farm::{TERMS, open, submission};
 use super::host::offer;
@@ -46,6 +48,19 @@ impl Client {
     }
 }
 
+/// Serves a farm, and returns its client.
+async fn serve(store: &Store) -> (Client, JoinHandle<std::io::Result<()>>) {
+    let service = Arc::new(Service {
+        coordinator: Coordinator::new(store.clone(), TERMS),
+        client_token: Some(secret::hash(TOKEN)),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, router(service)).await });
+    let http = reqwest::Client::new();
+    (Client { base, http }, server)
+}
+
 const TOKEN: &str = "the-token-of-clients-0123456789abcdef";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,15 +71,7 @@ async fn a_host_enrols_takes_a_build_and_cannot_lie_about_others() {
     for (token, name) in [("t1", "one"), ("t2", "two")] {
         store.invite(secret::hash(token), name, 60).await.unwrap();
     }
-    let service = Arc::new(Service {
-        coordinator: Coordinator::new(store.clone(), TERMS),
-        client_token: secret::hash(TOKEN),
-    });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move { axum::serve(listener, router(service)).await });
-    let http = reqwest::Client::new();
-    let client = Client { base, http };
+    let (client, server) = serve(&store).await;
     let (one, two) = ("1".repeat(64), "2".repeat(64));
     for (token, key, host) in [("t1", &one, 1), ("t2", &two, 2)] {
         let enrolment = json!({ "token": token, "key": key });
@@ -114,4 +121,121 @@ async fn a_host_enrols_takes_a_build_and_cannot_lie_about_others() {
     let (_, hosts) = client.get("/farm/v1/hosts", TOKEN).await;
     assert_eq!(hosts[1]["drained"], json!(true));
     server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn tokens_have_scopes() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 1).await;
+    let (client, server) = serve(&store).await;
+    let [reader, ci, root] = tokens(&store).await;
+    for (token, submitter, expected) in [
+        (&reader, Value::Null, StatusCode::FORBIDDEN),
+        (&ci, json!("ann"), StatusCode::FORBIDDEN),
+        (&ci, Value::Null, StatusCode::CREATED),
+        (&root, json!("ann"), StatusCode::CREATED),
+    ] {
+        let key = format!("{token}{submitter}");
+        let (status, answer) = client
+            .post("/farm/v1/builds", token, &new_build(&key, submitter))
+            .await;
+        assert_eq!(status, expected, "{answer}");
+    }
+    let path = "/farm/v1/machines/linux";
+    let (status, _) = client.post(path, &ci, &json!({ "revision": 2 })).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let (status, _) = client.post(path, &root, &json!({ "revision": 2 })).await;
+    assert_eq!(status, StatusCode::OK);
+    let (_, machines) = client.get("/farm/v1/machines", &reader).await;
+    assert_eq!(
+        machines,
+        json!([{ "name": "linux", "revision": 2, "hosts": {} }])
+    );
+    let (status, host) = client.get("/farm/v1/hosts/host1", &reader).await;
+    assert_eq!((status, &host["alive"]), (StatusCode::OK, &json!(false)));
+    assert!(
+        store
+            .revoke_token(&"reader".parse().unwrap())
+            .await
+            .unwrap()
+    );
+    let (status, _) = client.get("/farm/v1/queue", &reader).await;
+    assert_eq!(
+        status,
+        StatusCode::FORBIDDEN,
+        "a revoked token opens nothing"
+    );
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn lists_have_filters_pages_and_reasons() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 1).await;
+    let (client, server) = serve(&store).await;
+    let [reader, ci, root] = tokens(&store).await;
+    for (token, submitter) in [(&ci, Value::Null), (&root, json!("ann"))] {
+        let build = new_build(token, submitter);
+        let (status, answer) = client.post("/farm/v1/builds", token, &build).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+    }
+    let (status, page) = client
+        .get("/farm/v1/builds?count=1&package=hello", &reader)
+        .await;
+    assert_eq!(
+        (status, &page["next"]),
+        (StatusCode::OK, &json!(2)),
+        "{page}"
+    );
+    assert_eq!(page["builds"][0]["submitter"], "ann");
+    let (_, page) = client
+        .get("/farm/v1/builds?project=image&before=2", &reader)
+        .await;
+    let build = &page["builds"][0];
+    assert_eq!(
+        (&build["build"], &build["submitter"]),
+        (&json!(1), &json!("token:ci"))
+    );
+    assert_eq!(
+        (&page["next"], &build["state"]),
+        (&Value::Null, &json!("queued"))
+    );
+    let (_, queue) = client.get("/farm/v1/queue", &reader).await;
+    assert_eq!(
+        (&queue["queued"], &queue["waiting"][0]["build"]),
+        (&json!(2), &json!(1))
+    );
+    assert!(
+        queue["waiting"][0]["why"]
+            .as_str()
+            .unwrap()
+            .starts_with("no host"),
+        "{queue}"
+    );
+    let (status, refusal) = client.get("/farm/v1/builds?colour=red", &reader).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refusal}");
+    server.abort();
+}
+
+/// Makes a token of each scope.
+async fn tokens(store: &Store) -> [String; 3] {
+    for (name, scope) in [
+        ("reader", Scope::Read),
+        ("ci", Scope::Submit),
+        ("root", Scope::Admin),
+    ] {
+        let name = name.parse().unwrap();
+        let token = secret::hash(&format!("the token of {name}"));
+        assert!(store.add_token(&name, scope, token).await.unwrap());
+    }
+    ["reader", "ci", "root"].map(|it| format!("the token of {it}"))
+}
+
+/// Returns the request for a build of a project.
+fn new_build(key: &str, submitter: Value) -> Value {
+    let requirements = &submission(key).requirements;
+    json!({ "key": key, "submitter": submitter, "requirements": requirements,
+        "target": "hello", "project": "image" })
 }

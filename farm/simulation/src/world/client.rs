@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use config::builds::Priority;
 use config::{BuildId, MachineName, ToolchainName};
-use farm_core::messages::{Reply, Request, Submission};
+use farm_core::messages::{Reply, Request, Subject, Submission};
 use farm_core::{HostId, Requirements, Revision};
 use fastrand::Rng;
 
@@ -109,6 +109,7 @@ impl World {
                 memory_mib: 100,
                 resources: BTreeMap::new(),
             },
+            subject: Subject::default(),
         };
         self.client_sends(Request::Submit(submission));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use config::builds::Priority;
-use farm_core::messages::Submission;
+use farm_core::messages::{Subject, Submission};
 use farm_core::{HostId, Requirements};
 use farm_store::Store;
 use server_tests::Cluster;
@@ -43,6 +43,7 @@ pub(crate) fn submission(key: u64, submitter: &str, machine: usize, priority: i3
             memory_mib: 100,
             resources: BTreeMap::new(),
         },
+        subject: Subject::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 14] = [
+const HOT: [(&str, &str); 17] = [
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
     ("cancel_leased", "(7)"),
@@ -21,6 +21,22 @@ const HOT: [(&str, &str); 14] = [
     ("release", "(7, 7, 1, 5)"),
     ("rescue", "(7, 0, 5)"),
     ("show", "(7)"),
+    ("lost", "(7)"),
+    ("usual", "('t7', 'm7')"),
+    ("failing", ""),
+];
+
+/// The filters of lists of builds.
+const FILTERS: [&str; 9] = [
+    "{}",
+    r#"{"before": 100}"#,
+    r#"{"state": "queued"}"#,
+    r#"{"machine": "m7"}"#,
+    r#"{"package": "t7"}"#,
+    r#"{"project": "p7", "state": "finished"}"#,
+    r#"{"submitter": "s7"}"#,
+    r#"{"host": "filled107"}"#,
+    r#"{"outcome": "error"}"#,
 ];
 
 /// Fills the tables: one half of the builds has results, and one in a thousand has a lease.
@@ -33,8 +49,10 @@ fn fill(rows: u64) -> String {
              (n % 1000 = 0)::int, CASE WHEN n % 1000 = 0 THEN 100 + n / 1000 % 1000 END
          FROM generate_series(1, {rows} / 2) n;
          INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, losses,
-             revision, outcome, is_reported)
-         SELECT n, 's', 'm', '{{}}', now(), 1, 0, 0, 'success', true
+             revision, outcome, is_reported, host, target, project)
+         SELECT n, 's' || n % 50, 'm' || n % 20, '{{}}', now(), 1, 0, 0,
+             CASE WHEN n % 40 = 0 THEN 'error' ELSE 'success' END, true, 100 + n % 1000,
+             't' || n % 500, 'p' || n % 10
          FROM generate_series({rows} / 2 + 1, {rows}) n;
          INSERT INTO used SELECT 's' || n % 5000, current_date - n / 80000, n / 5000 % 16, 1
          FROM generate_series(0, 399999) n;
@@ -64,18 +82,34 @@ fn every_statement_is_valid_and_the_hot_ones_use_indexes() {
         .batch_execute("SET plan_cache_mode = force_generic_plan")
         .unwrap();
     for (name, parameters) in HOT {
-        let explain = format!("EXPLAIN EXECUTE \"{name}\" {parameters}");
-        let plan = client.query(&explain, &[]).unwrap();
-        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
-        let plan = plan.join("\n");
-        for table in ["builds", "finished", "submissions", "used", "hosts"] {
-            let scan = format!("Seq Scan on {table}");
-            // An empty partition costs nothing.
-            let is_slow = |line: &str| line.contains(&scan) && !line.contains("cost=0.00..0.00");
-            assert!(
-                !plan.lines().any(is_slow),
-                "{name} reads all of {table}:\n{plan}"
-            );
+        check_plan(
+            &mut client,
+            name,
+            &format!("EXECUTE \"{name}\" {parameters}"),
+            &["builds", "finished", "submissions", "used", "hosts"],
+        );
+    }
+    for filter in FILTERS {
+        let query = serde_json::from_str(filter).unwrap();
+        let (mut sql, parameters) = farm_store::listing(&query);
+        for (number, value) in (1..).zip(parameters) {
+            sql = sql.replace(&format!("${number}::text"), &format!("'{value}'"));
         }
+        // A rare target may be searched for in the whole queue, which only has what is unfinished.
+        check_plan(&mut client, filter, &sql, &["finished", "hosts"]);
+    }
+}
+
+/// Fails if a statement reads all of one of the tables.
+fn check_plan(client: &mut postgres::Client, name: &str, sql: &str, tables: &[&str]) {
+    let plan = client.query(&format!("EXPLAIN {sql}"), &[]).unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    let plan = plan.join("\n");
+    for table in tables {
+        let scan = format!("Seq Scan on {table}");
+        // An empty partition costs nothing.
+        let is_slow = |line: &str| line.contains(&scan) && !line.contains("(cost=0.00..0.0");
+        let slow = plan.lines().any(is_slow);
+        assert!(!slow, "{name} reads all of {table}:\n{plan}");
     }
 }

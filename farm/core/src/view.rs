@@ -1,0 +1,352 @@
+//! The view of a farm that clients get: builds and their attempts, hosts, machines, the queue.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use config::builds::{Priority, Submitter, Target};
+use config::task::Outcome;
+use config::tokens::{Scope, TokenName};
+use config::{BuildId, MachineName, ProjectName};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::messages::Subject;
+use crate::{Epoch, Offer, Requirements, Revision};
+
+/// The largest number of builds on a page.
+pub const LISTED_MAX: u32 = 1000;
+/// The number of builds on a page if nothing else is asked for.
+pub const LISTED: u32 = 50;
+
+/// The state of a build in a farm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BuildState {
+    /// It waits for a host.
+    Queued,
+    /// A host has its lease.
+    Running,
+    /// It has an outcome.
+    Finished,
+}
+
+impl BuildState {
+    /// All states, with their names.
+    pub const ALL: [(Self, &'static str); 3] = [
+        (Self::Queued, "queued"),
+        (Self::Running, "running"),
+        (Self::Finished, "finished"),
+    ];
+}
+
+impl fmt::Display for BuildState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(state, _)| state == self);
+        f.pad(name.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for BuildState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(state, _)| *state).ok_or_else(|| {
+            let names = Self::ALL.map(|(_, name)| name).join(", ");
+            format!("builds of a farm are {names}, not {text}")
+        })
+    }
+}
+
+/// The query of `GET /farm/v1/builds`. A filter that is `None` matches all builds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BuildQuery {
+    /// The state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<BuildState>,
+    /// The machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineName>,
+    /// The target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<Target>,
+    /// The project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
+    /// The submitter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submitter: Option<Submitter>,
+    /// The host that has, or had, the last lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// The build whose number is greater.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<BuildId>,
+    /// The length of the page; by default [`LISTED`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+}
+
+impl BuildQuery {
+    /// Returns the largest number of builds on the page.
+    pub fn count(&self) -> u32 {
+        self.count.unwrap_or(LISTED).min(LISTED_MAX)
+    }
+}
+
+/// A page of builds, the newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildPage {
+    /// The builds.
+    pub builds: Vec<BuildView>,
+    /// The value of `before` for the next page; `None` on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<BuildId>,
+}
+
+/// A build of a farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildView {
+    /// The number.
+    pub build: BuildId,
+    /// The names of what is built.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// The submitter.
+    pub submitter: Submitter,
+    /// The priority.
+    pub priority: Priority,
+    /// The needs.
+    pub requirements: Requirements,
+    /// The state.
+    pub state: BuildState,
+    /// The outcome of a finished build.
+    pub outcome: Option<Outcome>,
+    /// True if it was canceled.
+    pub canceled: bool,
+    /// The host that has the lease, or that had the last one.
+    pub host: Option<String>,
+    /// The number of claims.
+    pub epoch: Epoch,
+    /// The revision of the machine in the last attempt.
+    pub revision: Option<Revision>,
+    /// The number of attempts whose host or guest was lost.
+    pub losses: u64,
+    /// The time of submission.
+    pub submitted: Timestamp,
+    /// The time of the last claim.
+    pub claimed: Option<Timestamp>,
+    /// The time of the result.
+    pub finished: Option<Timestamp>,
+    /// The reason for which it waits, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The seconds that such builds took lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual_seconds: Option<u64>,
+    /// The attempts that were lost, in order. Lists leave them out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostAttempt>,
+}
+
+impl BuildView {
+    /// Returns the name of the build's subject; that of its machine if it has none.
+    pub fn title(&self) -> &str {
+        let target = self.subject.target.as_ref().map(Target::as_str);
+        target.unwrap_or_else(|| self.requirements.machine.as_str())
+    }
+
+    /// Returns the seconds from the last claim to the result, or to a time while it runs.
+    pub fn seconds(&self, now: Timestamp) -> Option<u64> {
+        let end = self
+            .finished
+            .or((self.state == BuildState::Running).then_some(now));
+        let seconds = end?.duration_since(self.claimed?).as_secs();
+        Some(u64::try_from(seconds).unwrap_or(0))
+    }
+}
+
+/// An attempt that was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostAttempt {
+    /// The claim.
+    pub epoch: Epoch,
+    /// The host.
+    pub host: Option<String>,
+    /// The time of the claim.
+    pub claimed: Option<Timestamp>,
+    /// The time at which the farm took the lease back.
+    pub ended: Timestamp,
+    /// True if the host gave the lease back; false if it gave no sign of life.
+    pub is_released: bool,
+}
+
+impl LostAttempt {
+    /// Returns the reason for the loss.
+    pub fn reason(&self) -> &'static str {
+        if self.is_released {
+            "the host lost the guest and gave the build back"
+        } else {
+            "the host gave no sign of life for a whole lease"
+        }
+    }
+}
+
+/// A host of a farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// The name.
+    pub name: String,
+    /// True if no build is placed there.
+    pub drained: bool,
+    /// True if it has given a sign of life within half a lease.
+    pub alive: bool,
+    /// True if its key was taken away.
+    #[serde(default)]
+    pub revoked: bool,
+    /// The last sign of life.
+    pub seen: Option<Timestamp>,
+    /// The number of its builds.
+    pub builds: u64,
+    /// The last offer.
+    pub offer: Offer,
+}
+
+impl HostView {
+    /// Returns the state in one word.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Self { revoked: true, .. } => "revoked",
+            Self { seen: None, .. } => "new",
+            Self { alive: false, .. } => "silent",
+            Self { drained: true, .. } => "drained",
+            _ => "alive",
+        }
+    }
+}
+
+/// A machine of a farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineView {
+    /// The name.
+    pub name: MachineName,
+    /// The published revision; `None` if hosts have it and the farm has published none.
+    pub revision: Option<Revision>,
+    /// The revisions on the hosts that have the machine.
+    pub hosts: BTreeMap<String, Revision>,
+}
+
+/// The queue of a farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// The time of the view, by the clock of the database.
+    pub at: Timestamp,
+    /// The number of builds that wait.
+    pub queued: u64,
+    /// The time of submission of the oldest one.
+    pub oldest: Option<Timestamp>,
+    /// The number of builds with a lease.
+    pub running: u64,
+    /// The number of hosts that are alive and take builds.
+    pub hosts_alive: u64,
+    /// The first builds that wait, the oldest first, with their reasons.
+    pub waiting: Vec<BuildView>,
+}
+
+/// A token of a client, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenView {
+    /// The name.
+    pub name: TokenName,
+    /// The rights.
+    pub scope: Scope,
+    /// The time at which it was made.
+    pub created: Timestamp,
+}
+
+/// Returns the machines of a farm from what it has published and what its hosts offer.
+pub fn machines(
+    published: &BTreeMap<MachineName, Revision>,
+    hosts: &[HostView],
+) -> Vec<MachineView> {
+    let mut machines: BTreeMap<&MachineName, MachineView> = BTreeMap::new();
+    let view = |name: &MachineName| MachineView {
+        name: name.clone(),
+        revision: published.get(name).copied(),
+        hosts: BTreeMap::new(),
+    };
+    for name in published.keys() {
+        machines.insert(name, view(name));
+    }
+    for host in hosts {
+        for (name, offered) in &host.offer.machines {
+            let machine = machines.entry(name).or_insert_with(|| view(name));
+            machine.hosts.insert(host.name.clone(), offered.revision);
+        }
+    }
+    machines.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OfferedMachine;
+
+    #[test]
+    fn states_have_the_names_that_they_are_parsed_from() {
+        for (state, name) in BuildState::ALL {
+            assert_eq!(name.parse(), Ok(state));
+            assert_eq!(state.to_string(), name);
+        }
+        assert!(
+            "starting"
+                .parse::<BuildState>()
+                .unwrap_err()
+                .contains("queued, running")
+        );
+    }
+
+    #[test]
+    fn machines_are_those_that_are_published_or_offered() {
+        let host = |name: &str, machine: &str, revision| HostView {
+            name: name.to_owned(),
+            drained: false,
+            alive: true,
+            revoked: false,
+            seen: None,
+            builds: 0,
+            offer: Offer {
+                machines: [(
+                    machine.parse().unwrap(),
+                    OfferedMachine {
+                        revision: Revision(revision),
+                        ..OfferedMachine::default()
+                    },
+                )]
+                .into(),
+                ..Offer::default()
+            },
+        };
+        let published = [("bsd", 3), ("linux", 2)];
+        let published = published.map(|(name, it)| (name.parse().unwrap(), Revision(it)));
+        let hosts = [
+            host("a", "linux", 2),
+            host("b", "linux", 1),
+            host("c", "mac", 7),
+        ];
+        let found = machines(&published.into(), &hosts);
+        let found: Vec<_> = found
+            .iter()
+            .map(|it| (it.name.as_str(), it.revision.map(|it| it.0), it.hosts.len()))
+            .collect();
+        assert_eq!(
+            found,
+            [("bsd", Some(3), 0), ("linux", Some(2), 2), ("mac", None, 1)]
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! Pages of builds, attempts, hosts, the queue and tokens.
+
+use config::task::Outcome;
+use config::tokens::Scope;
+use farm_core::messages::Subject;
+use farm_core::operation::{Answer, Operation, Pick};
+use farm_core::view::{BuildQuery, BuildState, BuildView};
+use farm_core::{Epoch, HostId, Lease, Offer, Revision};
+use farm_store::Store;
+use server_tests::Cluster;
+use tokio::task::block_in_place;
+
+use super::harness::{open, submission};
+
+async fn submit(store: &Store, key: u64, machine: usize, target: &str) -> config::BuildId {
+    let mut submission = submission(key, "ann", machine, 0);
+    submission.subject = Subject {
+        target: Some(target.parse().unwrap()),
+        project: key.is_multiple_of(2).then(|| "image".parse().unwrap()),
+    };
+    let Ok(Answer::Submitted(build)) = store.apply(&Operation::Submit(submission)).await else {
+        panic!("not submitted");
+    };
+    build
+}
+
+/// Gives a build to host 1.
+async fn claim(store: &Store, build: config::BuildId, epoch: u64) -> Lease {
+    let host = HostId(1);
+    let Ok(Answer::Beaten { beat, .. }) =
+        store.apply(&Operation::Beat(host, Offer::default())).await
+    else {
+        panic!("no beat");
+    };
+    let pick = Pick {
+        build,
+        epoch: Epoch(epoch),
+        revision: Revision(3),
+        charge_ms: 1,
+    };
+    let picks = vec![pick];
+    let claim = Operation::Claim { host, beat, picks };
+    let Ok(Answer::Claimed(grants)) = store.apply(&claim).await else {
+        panic!("no claim");
+    };
+    grants[0].lease
+}
+
+async fn finish(store: &Store, lease: Lease, outcome: Outcome) {
+    let finish = Operation::Finish(HostId(1), lease, outcome);
+    assert_eq!(store.apply(&finish).await, Ok(Answer::Recorded));
+}
+
+fn numbers(builds: &[BuildView]) -> Vec<u64> {
+    builds.iter().map(|it| it.build.0).collect()
+}
+
+async fn found(store: &Store, query: &str) -> Vec<u64> {
+    let query: BuildQuery = serde_json::from_str(query).unwrap();
+    numbers(&store.builds(&query).await.unwrap().builds)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn pages_have_queue_and_results_by_every_filter() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 2).await;
+    for key in 1..=4 {
+        submit(&store, key, usize::from(key > 2), "hello").await;
+    }
+    let lease = claim(&store, config::BuildId(1), 0).await;
+    finish(&store, lease, Outcome::Error).await;
+    let release = Operation::Release {
+        host: HostId(1),
+        lease: claim(&store, config::BuildId(2), 0).await,
+        attempts_max: 5,
+    };
+    assert_eq!(store.apply(&release).await, Ok(Answer::Recorded));
+    claim(&store, config::BuildId(3), 0).await;
+    for (query, expected) in [
+        ("{}", vec![4, 3, 2, 1]),
+        (r#"{"state": "queued"}"#, vec![4, 2]),
+        (r#"{"state": "running"}"#, vec![3]),
+        (r#"{"state": "finished"}"#, vec![1]),
+        (r#"{"outcome": "error"}"#, vec![1]),
+        (r#"{"outcome": "error", "state": "queued"}"#, vec![]),
+        (r#"{"machine": "linux"}"#, vec![2, 1]),
+        (r#"{"project": "image"}"#, vec![4, 2]),
+        (r#"{"package": "hello", "count": 2}"#, vec![4, 3]),
+        (r#"{"submitter": "ann", "before": 3}"#, vec![2, 1]),
+        (r#"{"submitter": "bob"}"#, vec![]),
+        (r#"{"host": "host1"}"#, vec![3, 1]),
+    ] {
+        assert_eq!(found(&store, query).await, expected, "{query}");
+    }
+    let query = BuildQuery {
+        count: Some(3),
+        ..BuildQuery::default()
+    };
+    let page = store.builds(&query).await.unwrap();
+    assert_eq!(page.next, Some(config::BuildId(2)));
+    let returned = store.build(config::BuildId(2)).await.unwrap().unwrap();
+    assert_eq!((returned.state, returned.losses), (BuildState::Queued, 1));
+    assert_eq!(returned.host, None);
+    let lost = &returned.lost[0];
+    assert_eq!(
+        (lost.host.as_deref(), lost.is_released),
+        (Some("host1"), true)
+    );
+    assert!(store.build(config::BuildId(9)).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_newer_good_build_mends_a_failing_package() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 1).await;
+    for (key, target) in [(1, "hello"), (2, "other"), (3, "hello")] {
+        let build = submit(&store, key, 0, target).await;
+        let lease = claim(&store, build, 0).await;
+        let outcome = match key {
+            3 => Outcome::Success,
+            _ => Outcome::Error,
+        };
+        finish(&store, lease, outcome).await;
+    }
+    assert_eq!(numbers(&store.failing().await.unwrap()), [2]);
+    let build = store.build(config::BuildId(3)).await.unwrap().unwrap();
+    assert!(build.usual_seconds.is_some() && build.claimed.is_some());
+    assert_eq!(build.revision, Some(Revision(3)));
+    let queue = store.queue().await.unwrap();
+    assert_eq!((queue.queued, queue.running, queue.oldest), (0, 0, None));
+    let hosts = store.hosts(60_000).await.unwrap();
+    assert_eq!(hosts[0].state(), "alive");
+    assert!(store.revoke("host1").await.unwrap());
+    assert_eq!(store.hosts(60_000).await.unwrap()[0].state(), "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_token_counts_until_it_is_revoked() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 0).await;
+    let name = "ci".parse().unwrap();
+    assert!(
+        store
+            .add_token(&name, Scope::Submit, [7; 32])
+            .await
+            .unwrap()
+    );
+    assert!(!store.add_token(&name, Scope::Admin, [8; 32]).await.unwrap());
+    let client = store.client([7; 32]).await.unwrap();
+    assert_eq!(client, Some((name.clone(), Scope::Submit)));
+    assert_eq!(store.client([8; 32]).await.unwrap(), None);
+    assert_eq!(store.tokens().await.unwrap().len(), 1);
+    assert!(store.revoke_token(&name).await.unwrap());
+    assert!(!store.revoke_token(&name).await.unwrap());
+    assert_eq!(store.client([7; 32]).await.unwrap(), None);
+}
