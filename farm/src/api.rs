@@ -16,6 +16,7 @@ use crate::secret;
 mod auth;
 mod clients;
 mod hosts;
+mod transfers;
 mod views;
 
 /// Everything that the handlers share.
@@ -38,6 +39,23 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/farm/v1/builds", get(views::builds).post(clients::submit))
         .route("/farm/v1/builds/{build}", get(views::build))
         .route("/farm/v1/builds/{build}/cancel", post(clients::cancel))
+        .route("/farm/v1/builds/{build}/log", get(transfers::log))
+        .route(
+            "/farm/v1/builds/{build}/artifacts",
+            get(transfers::artifacts),
+        )
+        .route(
+            "/farm/v1/builds/{build}/artifacts/{name}",
+            get(transfers::artifact),
+        )
+        .route(
+            "/farm/v1/transfers/{transfer}",
+            get(transfers::join).post(transfers::supply),
+        )
+        .route(
+            "/farm/v1/machines/{machine}/revisions/{revision}",
+            get(transfers::fetch),
+        )
         .route("/farm/v1/queue", get(views::queue))
         .route("/farm/v1/hosts", get(views::hosts))
         .route("/farm/v1/hosts/{host}", get(views::host))

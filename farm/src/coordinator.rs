@@ -7,11 +7,13 @@ use farm_core::coordinator::{FarmView, Handling, Step};
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation, Unknown};
 use farm_core::watch::Watch;
-use farm_core::{Moment, Terms};
+use farm_core::{HostId, Moment, Terms};
 use farm_store::Store;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
+
+use crate::transfers::Transfers;
 
 /// The time between two looks at the hosts and the queue.
 const LOOK: Duration = Duration::from_secs(1);
@@ -24,6 +26,8 @@ const LOOKS_MAX: u32 = 3_600;
 #[derive(Debug)]
 pub struct Coordinator {
     store: Store,
+    /// The transfers that it waits for, and those that its polls tell of.
+    transfers: Transfers,
     terms: Terms,
     started: Instant,
     view: RwLock<Arc<FarmView>>,
@@ -38,6 +42,7 @@ impl Coordinator {
     /// Creates a coordinator. [`Self::watch`] must run beside its requests.
     pub fn new(store: Store, terms: Terms) -> Self {
         Self {
+            transfers: Transfers::new(store.clone(), String::new()),
             store,
             terms,
             started: Instant::now(),
@@ -46,6 +51,13 @@ impl Coordinator {
             added: Notify::new(),
             queue: watch::Sender::new(0),
         }
+    }
+
+    /// Sets the address at which hosts reach this coordinator, which transfers need.
+    #[must_use]
+    pub fn reached_at(self, url: String) -> Self {
+        let transfers = Transfers::new(self.store.clone(), url);
+        Self { transfers, ..self }
     }
 
     /// Returns the store.
@@ -58,8 +70,22 @@ impl Coordinator {
         self.terms
     }
 
+    /// Returns the transfers.
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
+    }
+
+    /// Returns the hosts that are alive, as they were read last.
+    pub fn alive(&self) -> Arc<FarmView> {
+        self.view()
+    }
+
     /// Handles a request.
     pub async fn handle(&self, request: Request) -> Reply {
+        let poller = match &request {
+            Request::Poll(host, _) => Some(*host),
+            _ => None,
+        };
         let (mut handling, mut step) = Handling::begin(request, self.terms, self.now());
         let mut queue = self.queue.subscribe();
         let mut placing: Option<MutexGuard<'_, ()>> = None;
@@ -80,13 +106,15 @@ impl Coordinator {
                 }
                 Step::Wait(until) => {
                     let left = Duration::from_millis(until.since(self.now()));
-                    // The time is over or the queue has changed: it is looked at in both cases.
-                    let _ = timeout(left, queue.changed()).await;
-                    step = handling.waited();
+                    step = tokio::select! {
+                        // The time is over or the queue has changed: it is looked at in both cases.
+                        _ = timeout(left, queue.changed()) => handling.waited(),
+                        () = self.news(poller) => handling.hurried(),
+                    };
                 }
                 Step::Reply(reply) => {
                     drop(placing);
-                    return reply;
+                    return self.with_orders(poller, reply);
                 }
             }
         }
@@ -115,6 +143,7 @@ impl Coordinator {
                 newest = found;
                 self.queue.send_modify(|it| *it += 1);
             }
+            self.transfers.refresh().await;
             looks = (looks + 1) % LOOKS_MAX;
             if looks == 0
                 && let Err(error) = self.store.maintain().await
@@ -129,7 +158,7 @@ impl Coordinator {
         }
     }
 
-    async fn rescue(&self, host: farm_core::HostId, beat: u64) {
+    async fn rescue(&self, host: HostId, beat: u64) {
         let rescue = Operation::Rescue {
             host,
             beat,
@@ -145,6 +174,22 @@ impl Coordinator {
             );
             self.queue.send_modify(|it| *it += 1);
         }
+    }
+
+    /// Waits for transfers of a host that polls.
+    async fn news(&self, poller: Option<HostId>) {
+        match poller {
+            Some(host) => self.transfers.news(host).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Adds the transfers that are wanted from a host to the answer to its poll.
+    fn with_orders(&self, poller: Option<HostId>, mut reply: Reply) -> Reply {
+        if let (Some(host), Reply::Leases(answer)) = (poller, &mut reply) {
+            answer.transfers = self.transfers.orders(host);
+        }
+        reply
     }
 
     /// Wakes the watch, which wakes held polls, if an operation has added to the queue.

@@ -3,4 +3,5 @@
 pub mod api;
 pub mod coordinator;
 pub mod secret;
+pub mod transfers;
 pub mod view;

@@ -64,6 +64,11 @@ struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8590")]
     listen: SocketAddr,
 
+    /// The address at which hosts reach this coordinator and no other one, for logs, artifacts and images
+    /// that they send. By default `http://` and the address that it listens on.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+
     /// A file with a token that may do everything, beside those of `buildhost-farm token`. Only its
     /// owner may read it.
     #[arg(long, value_name = "FILE")]
@@ -139,13 +144,23 @@ async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
         lease_ms: arguments.lease_seconds * 1_000,
         ..Terms::default()
     };
-    let service = Arc::new(Service {
-        coordinator: Coordinator::new(store, terms),
-        client_token: token,
-    });
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    let url = match arguments.url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None if arguments.listen.ip().is_unspecified() => {
+            bail!(
+                "`--listen {}` names no address that hosts can reach; add `--url`",
+                arguments.listen
+            )
+        }
+        None => format!("http://{}", listener.local_addr()?),
+    };
+    let service = Arc::new(Service {
+        coordinator: Coordinator::new(store, terms).reached_at(url),
+        client_token: token,
+    });
     tracing::info!(address = %listener.local_addr()?, "listening");
     let watched = Arc::clone(&service);
     let watch = tokio::spawn(async move { watched.coordinator.watch().await });

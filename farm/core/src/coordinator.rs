@@ -70,6 +70,14 @@ impl Handling {
         }
     }
 
+    /// Ends [`Step::Wait`], because there is something else to tell.
+    pub fn hurried(&mut self) -> Step {
+        match self {
+            Self::Poll(handling) => handling.hurried(),
+            Self::Plain(_) => Step::Reply(Reply::Unavailable),
+        }
+    }
+
     /// Continues after [`Step::Wait`].
     pub fn waited(&mut self) -> Step {
         match self {

@@ -10,6 +10,8 @@ pub mod messages;
 pub mod model;
 pub mod operation;
 pub mod placement;
+pub mod sources;
+pub mod transfers;
 pub mod view;
 pub mod watch;
 

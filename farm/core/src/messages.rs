@@ -7,6 +7,7 @@ use config::task::Outcome;
 use config::{BuildId, MachineName, ProjectName};
 use serde::{Deserialize, Serialize};
 
+use crate::transfers::TransferOrder;
 use crate::{HostId, Lease, Offer, Requirements, Revision};
 
 /// The identity of one poll among all polls of a host, also of its earlier processes.
@@ -50,6 +51,9 @@ pub struct PollAnswer {
     pub leases: Vec<Grant>,
     /// The revisions that the farm has published of the host's machines.
     pub published: BTreeMap<MachineName, Revision>,
+    /// The transfers that coordinators wait for. An answer may repeat them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transfers: Vec<TransferOrder>,
 }
 
 /// The result of a build.

@@ -98,7 +98,7 @@ async fn settled(service: &Service, host: HostId, request: Request) -> Result<St
 }
 
 /// Returns the host that a key belongs to.
-async fn host(service: &Service, headers: &HeaderMap) -> Result<HostId, Refusal> {
+pub(super) async fn host(service: &Service, headers: &HeaderMap) -> Result<HostId, Refusal> {
     let key = bearer(headers)?;
     match service.coordinator.store().host(key).await {
         Ok(Some((host, _))) => Ok(host),

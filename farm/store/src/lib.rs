@@ -12,6 +12,7 @@ mod rows;
 mod schema;
 mod sql;
 mod tokens;
+mod transfers;
 mod views;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tokio_postgres::{Config, NoTls};
 pub use enrolment::Secret;
 use schema::{MIGRATIONS, PARTITIONS};
 pub use sql::ALL as STATEMENTS;
+pub use transfers::Site;
 
 /// Returns the statement for a page of builds and its parameters, for tests of plans.
 pub fn listing(query: &farm_core::view::BuildQuery) -> (String, Vec<String>) {

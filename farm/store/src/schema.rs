@@ -6,7 +6,7 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 2] = [FIRST, VIEWS];
+const SCRIPTS: [&str; 3] = [FIRST, VIEWS, TRANSFERS];
 
 /// The queue, hosts and results.
 const FIRST: &str = r#"
@@ -101,6 +101,16 @@ const VIEWS: &str = r#"
         hash bytea NOT NULL UNIQUE,
         scope text NOT NULL,
         created timestamptz NOT NULL DEFAULT now());
+"#;
+
+/// The transfers that coordinators wait for.
+const TRANSFERS: &str = r#"
+    CREATE TABLE transfers (
+        id text COLLATE "C" PRIMARY KEY,
+        host bigint NOT NULL,
+        coordinator text NOT NULL,
+        wanted text NOT NULL,
+        opened timestamptz NOT NULL DEFAULT now());
 "#;
 
 /// The migrations of the farm.

@@ -283,8 +283,27 @@ pub(crate) const FAILING: &str = "
     WHERE good.id IS NULL
     ORDER BY failed.target, failed.machine, failed.id DESC";
 
+/// Adds a transfer, and deletes those that coordinators have left behind which died.
+pub(crate) const OPEN_TRANSFER: &str = "
+    WITH old AS (DELETE FROM transfers WHERE opened < now() - interval '1 hour')
+    INSERT INTO transfers (id, host, coordinator, wanted) VALUES ($1, $2, $3, $4)";
+
+/// Deletes a transfer.
+pub(crate) const CLOSE_TRANSFER: &str = "DELETE FROM transfers WHERE id = $1";
+
+/// Reads the transfers that coordinators wait for.
+pub(crate) const TRANSFERS: &str = "
+    SELECT id, host, coordinator, wanted FROM transfers
+    WHERE opened > now() - interval '1 min' ORDER BY opened, id";
+
+/// Reads the lease under which a build runs, or has left its result.
+pub(crate) const SITE: &str = "
+    SELECT host, epoch, NULL AS outcome FROM builds WHERE id = $1 AND state = 1
+    UNION ALL
+    SELECT host, epoch, outcome FROM finished WHERE id = $1";
+
 /// All statements.
-pub const ALL: [(&str, &str); 37] = [
+pub const ALL: [(&str, &str); 41] = [
     ("add_token", ADD_TOKEN),
     ("revoke_token", REVOKE_TOKEN),
     ("tokens", TOKENS),
@@ -294,6 +313,10 @@ pub const ALL: [(&str, &str); 37] = [
     ("queue", QUEUE),
     ("host_views", HOST_VIEWS),
     ("failing", FAILING),
+    ("open_transfer", OPEN_TRANSFER),
+    ("close_transfer", CLOSE_TRANSFER),
+    ("transfers", TRANSFERS),
+    ("site", SITE),
     ("host_names", HOST_NAMES),
     ("published", PUBLISHED),
     ("newest", NEWEST),

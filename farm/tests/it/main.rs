@@ -6,3 +6,5 @@ mod farm;
 mod host;
 mod http;
 mod long;
+mod server;
+mod transfers;

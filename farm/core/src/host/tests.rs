@@ -38,6 +38,7 @@ fn answer(id: PollId, leases: &[Lease]) -> Input {
         id,
         leases: leases.iter().copied().map(grant).collect(),
         published: BTreeMap::new(),
+        transfers: Vec::new(),
     })
 }
 

@@ -6,7 +6,8 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 17] = [
+const HOT: [(&str, &str); 18] = [
+    ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
     ("cancel_leased", "(7)"),

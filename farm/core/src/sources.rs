@@ -1,0 +1,88 @@
+//! The choice of the host that sends an image.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::MachineName;
+
+use crate::operation::HostRow;
+use crate::{HostId, Revision};
+
+/// Chooses the host that sends a revision: one that is alive, has it, and is not the receiver. Those
+/// with fewer transfers come first, and those that have just failed come last.
+pub fn choose_source(
+    receiver: HostId,
+    machine: &MachineName,
+    revision: Revision,
+    alive: &BTreeMap<HostId, HostRow>,
+    sending: &BTreeMap<HostId, usize>,
+    failed: &BTreeSet<HostId>,
+) -> Option<HostId> {
+    let has_it = |row: &&HostRow| {
+        let offered = row.offer.machines.get(machine);
+        row.host != receiver && offered.is_some_and(|it| it.revision == revision)
+    };
+    let order = |row: &&HostRow| {
+        let transfers = sending.get(&row.host).copied().unwrap_or_default();
+        (failed.contains(&row.host), transfers, row.host)
+    };
+    let chosen = alive.values().filter(has_it).min_by_key(order);
+    chosen.map(|row| row.host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Offer, OfferedMachine};
+
+    fn row(host: u64, revision: u64) -> (HostId, HostRow) {
+        let machine = OfferedMachine {
+            revision: Revision(revision),
+            ..OfferedMachine::default()
+        };
+        let host = HostId(host);
+        let row = HostRow {
+            host,
+            beat: 1,
+            leases: 0,
+            drained: false,
+            offer: Offer {
+                machines: [("linux".parse().unwrap(), machine)].into(),
+                ..Offer::default()
+            },
+        };
+        (host, row)
+    }
+
+    #[test]
+    fn several_hosts_share_the_load_and_one_that_failed_comes_last() {
+        let machine = "linux".parse().unwrap();
+        let alive = [row(1, 2), row(2, 3), row(3, 3), row(4, 3)].into();
+        let choose = |receiver, sending: &[(u64, usize)], failed: &[u64]| {
+            let sending = sending.iter().map(|(host, count)| (HostId(*host), *count));
+            let failed = failed.iter().map(|it| HostId(*it)).collect();
+            let (receiver, revision) = (HostId(receiver), Revision(3));
+            choose_source(
+                receiver,
+                &machine,
+                revision,
+                &alive,
+                &sending.collect(),
+                &failed,
+            )
+        };
+        assert_eq!(choose(1, &[], &[]), Some(HostId(2)));
+        assert_eq!(choose(1, &[(2, 1)], &[]), Some(HostId(3)));
+        assert_eq!(choose(2, &[(3, 2), (4, 1)], &[]), Some(HostId(4)));
+        assert_eq!(choose(2, &[(3, 2)], &[4]), Some(HostId(3)));
+        assert_eq!(choose(2, &[], &[3, 4]), Some(HostId(3)));
+    }
+
+    #[test]
+    fn a_revision_that_only_the_receiver_has_comes_from_nowhere() {
+        let alive = [row(1, 3), row(2, 2)].into();
+        let machine = "linux".parse().unwrap();
+        let (sending, failed) = (BTreeMap::new(), BTreeSet::new());
+        let chosen = choose_source(HostId(1), &machine, Revision(3), &alive, &sending, &failed);
+        assert_eq!(chosen, None);
+    }
+}

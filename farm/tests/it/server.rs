@@ -1,0 +1,90 @@
+//! A coordinator that serves in this process, and a client of it.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use farm::api::{Service, router};
+use farm::coordinator::Coordinator;
+use farm::secret;
+use farm_store::Store;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::farm::TERMS;
+use super::host::offer;
+
+const TOKEN: &str = "the-token-of-clients-0123456789abcdef";
+
+/// A coordinator with its address.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) base: String,
+    pub(crate) http: reqwest::Client,
+    service: Arc<Service>,
+}
+
+impl Server {
+    /// Starts a coordinator, which serves and watches until the runtime ends.
+    pub(crate) async fn start(store: &Store) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let coordinator = Coordinator::new(store.clone(), TERMS).reached_at(base.clone());
+        let service = Arc::new(Service {
+            coordinator,
+            client_token: Some(secret::hash(TOKEN)),
+        });
+        let served = Arc::clone(&service);
+        tokio::spawn(async move { axum::serve(listener, router(served)).await });
+        let watched = Arc::clone(&service);
+        tokio::spawn(async move { watched.coordinator.watch().await });
+        let http = reqwest::Client::new();
+        Self {
+            base,
+            http,
+            service,
+        }
+    }
+
+    /// Gives hosts new keys.
+    pub(crate) async fn keys(&self, store: &Store, names: &[&str]) -> Vec<String> {
+        let mut keys = Vec::new();
+        for name in names {
+            let (token, key) = (format!("token-{name}"), format!("{name:x<64}"));
+            store.invite(secret::hash(&token), name, 60).await.unwrap();
+            let enrolled = store.enrol(secret::hash(&token), secret::hash(&key)).await;
+            assert!(enrolled.unwrap().is_some());
+            keys.push(key);
+        }
+        keys
+    }
+
+    pub(crate) fn coordinator(&self) -> &Coordinator {
+        &self.service.coordinator
+    }
+
+    /// Gets a text as a client.
+    pub(crate) async fn text(&self, path: &str) -> (StatusCode, String) {
+        let request = self.http.get(format!("{}{path}", self.base));
+        let answer = request.bearer_auth(TOKEN).send().await.unwrap();
+        let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
+        (status, answer.text().await.unwrap())
+    }
+
+    /// Gets a document as a client.
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let (status, text) = self.text(path).await;
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// Polls as a host that offers the machine `linux`.
+    pub(crate) async fn poll(&self, key: &str, number: u64, held: Value) -> Value {
+        let id = json!({ "incarnation": 1, "number": number });
+        let poll = json!({ "id": id, "held": held, "offer": offer(0) });
+        let request = self.http.post(format!("{}/farm/v1/poll", self.base));
+        let request = request.header("Content-Type", "application/json");
+        let answer = request.bearer_auth(key).body(poll.to_string()).send();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    }
+}
