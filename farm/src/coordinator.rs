@@ -1,26 +1,29 @@
 //! The coordinator: one task per request, which asks the store, and one that watches the hosts.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use config::MachineName;
+use farm_core::coordinator::beats::collect_ms;
+use farm_core::coordinator::queue::Queue;
 use farm_core::coordinator::{FarmView, Handling, Step};
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation, Unknown};
-use farm_core::watch::Watch;
 use farm_core::{HostId, Moment, Terms};
 use farm_store::Store;
-use tokio::sync::{Mutex, MutexGuard, Notify, watch};
-use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use crate::transfers::Transfers;
 
-/// The time between two looks at the hosts and the queue.
-const LOOK: Duration = Duration::from_secs(1);
-/// The pause after the queue has changed before held polls look at it.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-/// The looks between two checks of the partitions: an hour.
-const LOOKS_MAX: u32 = 3_600;
+mod beats;
+mod held;
+mod watching;
+
+use beats::SharedBeats;
+use held::{Held, Place};
 
 /// A coordinator.
 #[derive(Debug)]
@@ -31,25 +34,49 @@ pub struct Coordinator {
     terms: Terms,
     started: Instant,
     view: RwLock<Arc<FarmView>>,
-    /// Held from the read of the queue to the claim, so that polls do not choose the same builds.
-    placing: Mutex<()>,
+    beats: SharedBeats,
+    queue: Mutex<Queue>,
+    /// Held while the queue is read, so that many polls read it once.
+    reading: tokio::sync::Mutex<()>,
+    held: Held,
+    /// Tells the watch that the queue has grown.
     added: Notify,
-    /// A number that rises when the queue may have grown.
-    queue: watch::Sender<u64>,
+    /// Tells the watch that there are orders for hosts.
+    ordered: Notify,
+    /// A number that rises when held polls should look at the queue.
+    builds: watch::Sender<u64>,
+    /// True when the coordinator ends: polls are no longer held.
+    ending: watch::Sender<bool>,
+}
+
+/// The reason for which a held poll continues.
+#[derive(Debug)]
+enum Woken {
+    /// Its time is over, or the queue has builds.
+    Look,
+    /// It is answered at once.
+    Called,
 }
 
 impl Coordinator {
     /// Creates a coordinator. [`Self::watch`] must run beside its requests.
     pub fn new(store: Store, terms: Terms) -> Self {
+        // Any number will do that other coordinators probably do not have.
+        let number = RandomState::new().build_hasher().finish();
         Self {
             transfers: Transfers::new(store.clone(), String::new()),
             store,
             terms,
             started: Instant::now(),
             view: RwLock::default(),
-            placing: Mutex::new(()),
+            beats: SharedBeats::default(),
+            queue: Mutex::new(Queue::new(number)),
+            reading: tokio::sync::Mutex::new(()),
+            held: Held::default(),
             added: Notify::new(),
-            queue: watch::Sender::new(0),
+            ordered: Notify::new(),
+            builds: watch::Sender::new(0),
+            ending: watch::Sender::new(false),
         }
     }
 
@@ -80,99 +107,106 @@ impl Coordinator {
         self.view()
     }
 
+    /// Answers all held polls, and holds no more. Hosts go to another coordinator.
+    pub fn end(&self) {
+        self.ending.send_replace(true);
+    }
+
     /// Handles a request.
     pub async fn handle(&self, request: Request) -> Reply {
-        let poller = match &request {
-            Request::Poll(host, _) => Some(*host),
-            _ => None,
-        };
         let (mut handling, mut step) = Handling::begin(request, self.terms, self.now());
-        let mut queue = self.queue.subscribe();
-        let mut placing: Option<MutexGuard<'_, ()>> = None;
+        let poller = handling.polling();
+        let mut builds = self.builds.subscribe();
+        let place = poller.map(|host| self.held.add(host));
         loop {
-            match step {
+            step = match step {
+                Step::Ask(Operation::Beat(host, offer)) => {
+                    let collect = Duration::from_millis(collect_ms(self.queue().is_empty()));
+                    let beat = self.beats.raise(&self.store, host, offer, collect);
+                    let answer = beat.await;
+                    handling.answered(self.now(), &self.view(), answer)
+                }
+                Step::Ask(reading @ Operation::Candidates { .. }) => {
+                    builds.mark_unchanged();
+                    self.place(&mut handling, &reading).await
+                }
                 Step::Ask(operation) => {
-                    if matches!(operation, Operation::Candidates { .. }) {
-                        placing = Some(self.placing.lock().await);
-                        queue.mark_unchanged();
-                    }
                     let answer = self.store.apply(&operation).await;
                     self.note(&operation, &answer);
-                    let view = self.view();
-                    step = handling.answered(self.now(), &view, answer);
-                    if !matches!(step, Step::Ask(Operation::Claim { .. })) {
-                        placing = None;
-                    }
+                    handling.answered(self.now(), &self.view(), answer)
                 }
-                Step::Wait(until) => {
-                    let left = Duration::from_millis(until.since(self.now()));
-                    step = tokio::select! {
-                        // The time is over or the queue has changed: it is looked at in both cases.
-                        _ = timeout(left, queue.changed()) => handling.waited(),
-                        () = self.news(poller) => handling.hurried(),
-                    };
-                }
-                Step::Reply(reply) => {
-                    drop(placing);
-                    return self.with_orders(poller, reply);
-                }
-            }
+                Step::Wait(until) => match self.wait(until, &mut builds, place.as_ref()).await {
+                    Woken::Look => handling.waited(self.now()),
+                    Woken::Called => handling.hurried(),
+                },
+                Step::Reply(reply) => return self.with_orders(poller, reply),
+            };
         }
     }
 
-    /// Watches the hosts and the queue until the future is dropped.
-    pub async fn watch(&self) {
-        let (mut hosts_watch, mut newest, mut looks) = (Watch::default(), 0, 0);
-        loop {
-            if let Ok(Answer::Hosts(rows)) = self.store.apply(&Operation::Hosts).await {
-                let now = self.now();
-                let lost = hosts_watch.observe(now, &rows, self.terms.lease_ms);
-                let alive = rows
-                    .into_iter()
-                    .filter(|row| hosts_watch.is_alive(row.host, now, self.terms.lease_ms));
-                let hosts = alive.map(|row| (row.host, row)).collect();
-                *self.view.write().unwrap_or_else(PoisonError::into_inner) =
-                    Arc::new(FarmView { hosts });
-                for (host, beat) in lost {
-                    self.rescue(host, beat).await;
-                }
-            }
-            if let Ok(found) = self.store.newest_build().await
-                && found != newest
-            {
-                newest = found;
-                self.queue.send_modify(|it| *it += 1);
-            }
-            self.transfers.refresh().await;
-            looks = (looks + 1) % LOOKS_MAX;
-            if looks == 0
-                && let Err(error) = self.store.maintain().await
-            {
-                let error = &error as &dyn std::error::Error;
-                warn!(error, "cannot create the partitions of the next months");
-            }
-            if timeout(LOOK, self.added.notified()).await.is_ok() {
-                sleep(DEBOUNCE).await;
-                self.queue.send_modify(|it| *it += 1);
-            }
-        }
-    }
-
-    async fn rescue(&self, host: HostId, beat: u64) {
-        let rescue = Operation::Rescue {
-            host,
-            beat,
-            attempts_max: self.terms.attempts_max,
+    /// Gives a poll the queue, which is read if that is necessary.
+    async fn place(&self, handling: &mut Handling, wanted: &Operation) -> Step {
+        let Operation::Candidates { machines, most } = wanted else {
+            return handling.answered(self.now(), &self.view(), Err(Unknown));
         };
-        if let Ok(Answer::Rescued(leases)) = self.store.apply(&rescue).await
-            && !leases.is_empty()
+        if let Some(step) = self.choose(handling, machines, *most) {
+            return step;
+        }
         {
-            let (host, builds) = (host.0, leases.len());
-            warn!(
-                host,
-                builds, "a host gave no sign of life and has lost its builds"
-            );
-            self.queue.send_modify(|it| *it += 1);
+            let _reading = self.reading.lock().await;
+            // Another poll may have read it meanwhile.
+            if let Some(step) = self.choose(handling, machines, *most) {
+                return step;
+            }
+            let reading = self.queue().reading(machines, *most);
+            if let Err(unknown) = self.read_queue(&reading).await {
+                return handling.answered(self.now(), &self.view(), Err(unknown));
+            }
+        }
+        let step = self.choose(handling, machines, *most);
+        step.unwrap_or_else(|| handling.answered(self.now(), &self.view(), Ok(nothing())))
+    }
+
+    /// Gives a poll the queue as it was read, and notes its choice before another poll looks.
+    fn choose(&self, handling: &mut Handling, machines: &[MachineName], most: u64) -> Option<Step> {
+        let (now, view) = (self.now(), self.view());
+        let mut queue = self.queue();
+        let answer = queue.answer(now, machines, most)?;
+        let step = handling.answered(now, &view, Ok(answer));
+        if let Step::Ask(Operation::Claim { picks, .. }) = &step {
+            queue.claiming(now, picks);
+        }
+        Some(step)
+    }
+
+    async fn read_queue(&self, reading: &Operation) -> Result<(), Unknown> {
+        let asked = self.now();
+        let answer = self.store.apply(reading).await?;
+        self.queue().note(asked, reading, &answer);
+        Ok(())
+    }
+
+    /// Waits while a poll is held.
+    async fn wait(
+        &self,
+        until: Moment,
+        builds: &mut watch::Receiver<u64>,
+        place: Option<&Place<'_>>,
+    ) -> Woken {
+        let poller = place.map(Place::host);
+        let left = Duration::from_millis(until.since(self.now()));
+        let mut ending = self.ending.subscribe();
+        let called = async {
+            match place {
+                Some(place) => place.called().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = ending.wait_for(|it| *it) => Woken::Called,
+            () = called => Woken::Called,
+            () = self.news(poller) => Woken::Called,
+            _ = timeout(left, builds.changed()) => Woken::Look,
         }
     }
 
@@ -192,13 +226,15 @@ impl Coordinator {
         reply
     }
 
-    /// Wakes the watch, which wakes held polls, if an operation has added to the queue.
+    /// Notes the effect of an operation on held polls and on the queue.
     fn note(&self, operation: &Operation, answer: &Result<Answer, Unknown>) {
-        if matches!(
-            (operation, answer),
-            (Operation::Submit(_) | Operation::Release { .. }, Ok(_))
-        ) {
-            self.added.notify_one();
+        match (operation, answer) {
+            (Operation::Submit(_) | Operation::Release { .. }, Ok(_)) => self.added.notify_one(),
+            (Operation::Cancel(_) | Operation::Drain(..) | Operation::Publish(..), Ok(_)) => {
+                self.ordered.notify_one();
+            }
+            (Operation::Claim { picks, .. }, Ok(answer)) => self.queue().claimed(picks, answer),
+            _ => {}
         }
     }
 
@@ -207,7 +243,19 @@ impl Coordinator {
         Arc::clone(&view)
     }
 
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn now(&self) -> Moment {
         Moment(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Returns an empty queue.
+fn nothing() -> Answer {
+    Answer::Candidates {
+        builds: Vec::new(),
+        used_ms: BTreeMap::new(),
     }
 }

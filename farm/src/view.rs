@@ -57,6 +57,7 @@ fn row(host: &HostView) -> (String, HostRow) {
         host: HostId(0),
         beat: 0,
         leases: host.builds,
+        orders: 0,
         drained: host.drained,
         offer,
     };

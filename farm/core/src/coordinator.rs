@@ -9,7 +9,9 @@ use crate::messages::{Reply, Request};
 use crate::operation::{Answer, HostRow, Operation, Unknown};
 use crate::{HostId, Moment, Terms};
 
+pub mod beats;
 mod polls;
+pub mod queue;
 mod requests;
 
 use polls::PollHandling;
@@ -70,7 +72,8 @@ impl Handling {
         }
     }
 
-    /// Ends [`Step::Wait`], because there is something else to tell.
+    /// Continues at once after [`Step::Wait`], because there are orders for the host, it has polled again,
+    /// or the coordinator ends. The next poll finds the orders.
     pub fn hurried(&mut self) -> Step {
         match self {
             Self::Poll(handling) => handling.hurried(),
@@ -79,10 +82,18 @@ impl Handling {
     }
 
     /// Continues after [`Step::Wait`].
-    pub fn waited(&mut self) -> Step {
+    pub fn waited(&mut self, now: Moment) -> Step {
         match self {
-            Self::Poll(handling) => handling.waited(),
+            Self::Poll(handling) => handling.waited(now),
             Self::Plain(_) => Step::Reply(Reply::Unavailable),
+        }
+    }
+
+    /// Returns the host whose poll this is.
+    pub fn polling(&self) -> Option<HostId> {
+        match self {
+            Self::Poll(handling) => Some(handling.host()),
+            Self::Plain(_) => None,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::messages::{Grant, PollAnswer, PollId, Report};
 use crate::{Lease, Moment, Requirements, Revision, Terms};
 
 mod answers;
+mod patience;
 mod recovery;
 
 pub use recovery::{OnDisk, Recovered};
@@ -37,13 +38,22 @@ pub enum Input {
     Settled(Lease),
     /// A revision has arrived and is current.
     Fetched(MachineName, Revision),
+    /// The offer has changed for another reason.
+    OfferChanged,
 }
 
 /// An effect of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Send a poll. The caller adds the offer.
-    Poll(PollId, Vec<Lease>),
+    Poll {
+        /// Its identity.
+        id: PollId,
+        /// The leases that the host knows.
+        held: Vec<Lease>,
+        /// The time for which it may be held.
+        hold_ms: u64,
+    },
     /// Write a lease to the disk, then give [`Input::Recorded`].
     Record(Lease, Requirements),
     /// Start a guest that ends at this time unless its guard is moved.
@@ -101,6 +111,8 @@ struct Pending {
 struct Waiting {
     id: PollId,
     sent: Moment,
+    /// The time at which another poll replaces it.
+    until: Moment,
     listed: Vec<Lease>,
     /// The leases that were settled since it was sent. Its answer may still name them.
     settled: BTreeSet<Lease>,
@@ -138,11 +150,12 @@ impl HostAgent {
             Input::Tick => self.tick(now, &mut effects),
             Input::Answered(answer) => self.answered(now, answer, &mut effects),
             Input::Recorded(lease) => self.recorded(now, lease, &mut effects),
-            Input::Ended(lease, outcome) => self.ended(lease, outcome, &mut effects),
+            Input::Ended(lease, outcome) => self.ended(now, lease, outcome, &mut effects),
             Input::Gone(lease) => self.gone(now, lease, &mut effects),
             Input::Stored(lease) => self.stored(now, lease, &mut effects),
             Input::Settled(lease) => self.settled(now, lease, &mut effects),
-            Input::Fetched(machine, revision) => self.fetched(machine, revision),
+            Input::Fetched(machine, revision) => self.fetched(now, machine, revision),
+            Input::OfferChanged => self.poll_soon(now),
         }
         effects
     }
@@ -150,7 +163,7 @@ impl HostAgent {
     /// Returns the time at which [`Input::Tick`] is needed.
     pub fn wake(&self) -> Moment {
         let poll = match &self.waiting {
-            Some(waiting) => waiting.sent.after(self.terms.request_ms),
+            Some(waiting) => waiting.until,
             None => self.poll_due,
         };
         let guests = self.held.values().filter_map(|held| match held {
@@ -190,8 +203,7 @@ impl HostAgent {
                 _ => {}
             }
         }
-        let given_up = |it: &Waiting| it.sent.after(self.terms.request_ms) <= now;
-        if self.waiting.as_ref().is_some_and(given_up) {
+        if self.waiting.as_ref().is_some_and(|it| it.until <= now) {
             self.waiting = None;
             self.poll_due = now;
         }
@@ -221,13 +233,31 @@ impl HostAgent {
             .chain(self.outbox.keys())
             .copied()
             .collect();
+        let patience = self.patience(now);
         self.waiting = Some(Waiting {
             id,
             sent: now,
+            until: now.after(patience.answer_ms),
             listed: listed.clone(),
             settled: BTreeSet::new(),
         });
-        Effect::Poll(id, listed)
+        Effect::Poll {
+            id,
+            held: listed,
+            hold_ms: patience.hold_ms,
+        }
+    }
+
+    /// Polls without waiting for the answer to a poll that is held, because the offer has changed. Many
+    /// changes at once make one poll.
+    fn poll_soon(&mut self, now: Moment) {
+        match &mut self.waiting {
+            Some(waiting) => {
+                let soon = waiting.sent.after(self.terms.poll_ms).max(now);
+                waiting.until = waiting.until.min(soon);
+            }
+            None => self.poll_due = now,
+        }
     }
 
     fn recorded(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {
@@ -243,9 +273,9 @@ impl HostAgent {
         }
     }
 
-    fn ended(&mut self, lease: Lease, outcome: Outcome, effects: &mut Vec<Effect>) {
+    fn ended(&mut self, now: Moment, lease: Lease, outcome: Outcome, effects: &mut Vec<Effect>) {
         match self.held.remove(&lease) {
-            Some(Held::Stopping(Next::Forget)) => effects.push(Effect::Forget(lease)),
+            Some(Held::Stopping(Next::Forget)) => self.forget(now, lease, effects),
             Some(Held::Stopping(Next::Abort)) => self.conclude(lease, Outcome::Abort, effects),
             Some(_) => self.conclude(lease, outcome, effects),
             None => {}
@@ -259,7 +289,7 @@ impl HostAgent {
             }
             Some(Held::Stopping(Next::Forget)) => {
                 self.held.remove(&lease);
-                effects.push(Effect::Forget(lease));
+                self.forget(now, lease, effects);
             }
             Some(Held::Stopping(Next::Abort)) => {
                 self.held.remove(&lease);
@@ -267,6 +297,12 @@ impl HostAgent {
             }
             Some(Held::Recording(_) | Held::Releasing(_)) | None => {}
         }
+    }
+
+    /// Deletes a lease whose guest has ended. Its resources are free.
+    fn forget(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Forget(lease));
+        self.poll_soon(now);
     }
 
     fn conclude(&mut self, lease: Lease, outcome: Outcome, effects: &mut Vec<Effect>) {
@@ -290,15 +326,15 @@ impl HostAgent {
             if let Some(waiting) = &mut self.waiting {
                 waiting.settled.insert(lease);
             }
-            effects.push(Effect::Forget(lease));
-            self.poll_due = now;
+            self.forget(now, lease, effects);
         }
     }
 
-    fn fetched(&mut self, machine: MachineName, revision: Revision) {
+    fn fetched(&mut self, now: Moment, machine: MachineName, revision: Revision) {
         self.fetching.remove(&machine);
         let current = self.revisions.entry(machine).or_default();
         *current = revision.max(*current);
+        self.poll_soon(now);
     }
 }
 

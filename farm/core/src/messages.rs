@@ -26,6 +26,9 @@ pub struct Poll {
     pub id: PollId,
     /// The leases that the host knows.
     pub held: Vec<Lease>,
+    /// The time for which the poll may be held without news.
+    #[serde(default)]
+    pub hold_ms: u64,
     /// The state of the host.
     pub offer: Offer,
 }

@@ -66,9 +66,11 @@ impl Moment {
 pub struct Terms {
     /// The time without a sign of life after which a host has lost its leases.
     pub lease_ms: u64,
-    /// The time for which a coordinator holds a poll that finds no build.
+    /// The time for which a coordinator holds a poll that finds no build. A host with leases asks for
+    /// less.
     pub hold_ms: u64,
-    /// The time after which a request without an answer is given up.
+    /// The time after which a request without an answer is given up. That of a poll begins when it is
+    /// no longer held.
     pub request_ms: u64,
     /// The pause between two polls of a host.
     pub poll_ms: u64,
@@ -88,8 +90,8 @@ impl Default for Terms {
     fn default() -> Self {
         Self {
             lease_ms: 60_000,
-            hold_ms: 5_000,
-            request_ms: 15_000,
+            hold_ms: 20_000,
+            request_ms: 10_000,
             poll_ms: 200,
             attempts_max: 5,
         }

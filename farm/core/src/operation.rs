@@ -33,6 +33,8 @@ pub enum Operation {
     Cancel(BuildId),
     /// Raises the beat of a host, stores its offer and reads its leases.
     Beat(HostId, Offer),
+    /// Executes [`Self::Beat`] of different hosts at once.
+    Beats(Vec<(HostId, Offer)>),
     /// Reads builds in the queue, some of each submitter.
     Candidates {
         /// The machines of the host.
@@ -106,6 +108,8 @@ pub struct HostRow {
     pub beat: u64,
     /// The number of its leases.
     pub leases: u64,
+    /// The number of orders to the host: drains, cancellations, changes of its key.
+    pub orders: u64,
     /// True if no build is placed there.
     pub drained: bool,
     /// The last offer.
@@ -145,6 +149,8 @@ pub enum Answer {
         /// True if no build is placed there.
         drained: bool,
     },
+    /// The answers to the beats of several hosts, in their order.
+    Beats(Vec<Answer>),
     /// The builds in the queue.
     Candidates {
         /// The builds.

@@ -1,6 +1,6 @@
 //! The placement of builds on a host: a pure function of what the host offers and what waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use config::MachineName;
 use config::builds::Submitter;
@@ -10,6 +10,7 @@ use crate::{Capacity, HostId, Offer, Requirements, Revision};
 
 mod refusal;
 
+use refusal::shortage;
 pub use refusal::{Refusal, refusal, why};
 
 /// The time for which a build waits for a host that has its checkpoint or caches.
@@ -28,7 +29,7 @@ pub struct Placement<'a> {
     pub offer: &'a Offer,
     /// The revisions that the farm has published.
     pub published: &'a BTreeMap<MachineName, Revision>,
-    /// The builds in the queue.
+    /// The builds in the queue. The earlier of two comes first, if nothing else distinguishes them.
     pub builds: &'a [Candidate],
     /// The recent use of submitters.
     pub used_ms: &'a BTreeMap<Submitter, u64>,
@@ -42,22 +43,27 @@ pub struct Placement<'a> {
 pub fn place(placement: &Placement<'_>) -> Vec<Pick> {
     let mut free = placement.offer.free.clone();
     let mut used = placement.used_ms.clone();
-    let mut waiting: Vec<&Candidate> = placement.builds.iter().collect();
     let mut picks = Vec::new();
     if placement.offer.halt.is_some() {
         return picks;
     }
+    let offer = placement.offer;
+    let better = Better::new(placement);
+    // A build that does not fit now does not fit later, when less is free.
+    let waiting = placement.builds.iter().enumerate().filter(|(_, it)| {
+        refusal(offer, &free, &it.requirements, placement.published).is_none()
+            && !better.has(placement, it)
+    });
+    let mut waiting: Vec<_> = waiting.collect();
     while free.guests > 0 {
-        let offer = placement.offer;
-        let fits = |it: &&&Candidate| {
-            refusal(offer, &free, &it.requirements, placement.published).is_none()
-                && !waits_for_better(placement, it)
-        };
-        let best = waiting.iter().filter(fits).min_by_key(|it| rank(it, &used));
-        let Some(best) = best.copied() else {
+        waiting.retain(|(_, it)| shortage(&free, &it.requirements).is_none());
+        let best = waiting
+            .iter()
+            .min_by_key(|(place, it)| rank(*place, it, &used));
+        let Some((place, best)) = best.copied() else {
             break;
         };
-        waiting.retain(|it| it.build != best.build);
+        waiting.retain(|(it, _)| *it != place);
         take(&mut free, &best.requirements);
         *used.entry(best.submitter.clone()).or_default() += CHARGE_MS;
         picks.push(Pick {
@@ -71,11 +77,11 @@ pub fn place(placement: &Placement<'_>) -> Vec<Pick> {
 }
 
 /// Returns the sort key of a build; the least is placed first.
-fn rank(candidate: &Candidate, used: &BTreeMap<Submitter, u64>) -> (i64, u64, u64) {
+fn rank(place: usize, candidate: &Candidate, used: &BTreeMap<Submitter, u64>) -> (i64, u64, usize) {
     let risen = i64::try_from(candidate.waited_ms / AGING_MS).unwrap_or(i64::MAX);
     let priority = i64::from(candidate.priority.0).saturating_add(risen);
     let used = used.get(&candidate.submitter).copied().unwrap_or_default();
-    (priority.saturating_neg(), used, candidate.build.0)
+    (priority.saturating_neg(), used, place)
 }
 
 /// Takes the needs of a build from what is free.
@@ -90,26 +96,39 @@ fn take(free: &mut Capacity, requirements: &Requirements) {
     }
 }
 
-/// Returns true if a build is new and another host could start it now from a checkpoint or with caches
-/// that this one does not have.
-fn waits_for_better(placement: &Placement<'_>, candidate: &Candidate) -> bool {
-    let machine = &candidate.requirements.machine;
-    let own = locality(placement.offer, machine);
-    candidate.waited_ms < LOCALITY_MS
-        && placement.hosts.values().any(|other| {
-            let offer = &other.offer;
-            other.host != placement.host
-                && !other.drained
-                && locality(offer, machine) > own
-                && offer.halt.is_none()
-                && refusal(
-                    offer,
-                    &offer.free,
-                    &candidate.requirements,
-                    placement.published,
-                )
-                .is_none()
-        })
+/// The hosts that have a checkpoint or caches of a machine that this host does not have.
+#[derive(Debug)]
+struct Better<'a>(BTreeMap<&'a MachineName, Vec<&'a Offer>>);
+
+impl<'a> Better<'a> {
+    fn new(placement: &Placement<'a>) -> Self {
+        let machines: BTreeSet<_> = placement
+            .builds
+            .iter()
+            .map(|it| &it.requirements.machine)
+            .collect();
+        let hosts = |machine| {
+            let own = locality(placement.offer, machine);
+            let others = placement.hosts.values().filter(|other| {
+                other.host != placement.host
+                    && !other.drained
+                    && other.offer.halt.is_none()
+                    && locality(&other.offer, machine) > own
+            });
+            others.map(|it| &it.offer).collect()
+        };
+        Self(machines.into_iter().map(|it| (it, hosts(it))).collect())
+    }
+
+    /// Returns true if a build is new and one of the hosts could start it now.
+    fn has(&self, placement: &Placement<'_>, candidate: &Candidate) -> bool {
+        let requirements = &candidate.requirements;
+        let hosts = self.0.get(&requirements.machine).into_iter().flatten();
+        candidate.waited_ms < LOCALITY_MS
+            && hosts
+                .into_iter()
+                .any(|it| refusal(it, &it.free, requirements, placement.published).is_none())
+    }
 }
 
 /// Returns the value of a host for a machine's builds: 2 for a checkpoint, 1 for caches.

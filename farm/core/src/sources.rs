@@ -44,6 +44,7 @@ mod tests {
             host,
             beat: 1,
             leases: 0,
+            orders: 0,
             drained: false,
             offer: Offer {
                 machines: [("linux".parse().unwrap(), machine)].into(),

@@ -1,7 +1,7 @@
 //! The watch of a coordinator over the hosts: leases end by observation, not by a clock that others
 //! set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::operation::HostRow;
 use crate::{HostId, Moment};
@@ -14,6 +14,7 @@ use crate::{HostId, Moment};
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     seen: BTreeMap<HostId, (u64, Moment)>,
+    orders: BTreeMap<HostId, u64>,
 }
 
 impl Watch {
@@ -27,8 +28,8 @@ impl Watch {
         hosts: &[HostRow],
         lease_ms: u64,
     ) -> Vec<(HostId, u64)> {
-        self.seen
-            .retain(|host, _| hosts.iter().any(|it| it.host == *host));
+        let known: BTreeSet<_> = hosts.iter().map(|it| it.host).collect();
+        self.seen.retain(|host, _| known.contains(host));
         let mut lost = Vec::new();
         for row in hosts {
             let seen = self.seen.entry(row.host).or_insert((row.beat, answered));
@@ -40,6 +41,15 @@ impl Watch {
             }
         }
         lost
+    }
+
+    /// Returns the hosts that have orders since the last look. Their held polls are answered, so that the
+    /// next ones find the orders.
+    pub fn ordered(&mut self, hosts: &[HostRow]) -> Vec<HostId> {
+        let last = std::mem::take(&mut self.orders);
+        self.orders = hosts.iter().map(|it| (it.host, it.orders)).collect();
+        let is_new = |row: &&HostRow| last.get(&row.host).is_some_and(|it| *it != row.orders);
+        hosts.iter().filter(is_new).map(|it| it.host).collect()
     }
 
     /// Returns true if the beat of a host has changed lately, or if the host is new here.
@@ -59,6 +69,7 @@ mod tests {
             host: HostId(1),
             beat,
             leases,
+            orders: 0,
             drained: false,
             offer: Offer::default(),
         }
@@ -83,5 +94,17 @@ mod tests {
         assert_eq!(watch.observe(Moment(1_000_000), &[row(1, 9)], 100), []);
         assert!(watch.is_alive(HostId(1), Moment(1_000_049), 100));
         assert!(!watch.is_alive(HostId(1), Moment(1_000_050), 100));
+    }
+
+    #[test]
+    fn an_order_is_noticed_once() {
+        let mut watch = Watch::default();
+        let ordered = |orders| HostRow {
+            orders,
+            ..row(1, 0)
+        };
+        assert_eq!(watch.ordered(&[ordered(3)]), []);
+        assert_eq!(watch.ordered(&[ordered(4)]), [HostId(1)]);
+        assert_eq!(watch.ordered(&[ordered(4)]), []);
     }
 }

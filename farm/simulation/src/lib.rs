@@ -30,10 +30,23 @@ pub struct Statistics {
     pub steps: u64,
     /// Crashes, pauses, partitions, clock steps, and lost or repeated messages.
     pub faults: u64,
+    /// Those of them that kill an agent or a coordinator, or cut the power of a host.
+    pub crashes: u64,
     /// The builds with a result.
     pub finished: u64,
     /// The leases that were taken from lost hosts.
     pub rescued: u64,
+}
+
+impl Statistics {
+    /// Adds the numbers of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.faults += other.faults;
+        self.crashes += other.crashes;
+        self.finished += other.finished;
+        self.rescued += other.rescued;
+    }
 }
 
 /// Runs the farm from a seed.

@@ -64,11 +64,17 @@ pub enum Bug {
     OfferIgnoresBuilds,
     /// A new agent does not see the guests of the last one.
     RecoveryMissesGuests,
+    /// The answers to beats that were written together go to each other's polls.
+    BatchMixesHosts,
+    /// The answer to a poll has the leases of the poll before.
+    LeasesAreCached,
+    /// Leases before the newest one of a host are not read.
+    LeasesMissOlderClaims,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -99,5 +105,8 @@ impl Bug {
         Self::FetchLowers,
         Self::OfferIgnoresBuilds,
         Self::RecoveryMissesGuests,
+        Self::BatchMixesHosts,
+        Self::LeasesAreCached,
+        Self::LeasesMissOlderClaims,
     ];
 }

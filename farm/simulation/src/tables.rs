@@ -58,6 +58,8 @@ pub struct BuildRecord {
 pub struct HostRecord {
     /// The number of signs of life.
     pub beat: u64,
+    /// The number of drains, cancellations and changes of its key.
+    pub orders: u64,
     /// True if no build is placed there.
     pub drained: bool,
     /// The last offer.
@@ -95,6 +97,12 @@ impl Tables {
             Operation::Submit(submission) => self.submit(now, submission),
             Operation::Cancel(build) => self.cancel(build),
             Operation::Beat(host, offer) => self.beat(host, offer),
+            Operation::Beats(beats) => {
+                let answers = beats
+                    .into_iter()
+                    .map(|(host, offer)| self.beat(host, offer));
+                Answer::Beats(answers.collect())
+            }
             Operation::Candidates { machines, most } => self.candidates(now, &machines, most),
             Operation::Claim { host, beat, picks } => self.claim(now, host, beat, &picks),
             Operation::Finish(host, lease, outcome) => self.finish(now, host, lease, outcome),
@@ -117,6 +125,7 @@ impl Tables {
             Operation::Drain(host, drained) => match self.hosts.get_mut(&host) {
                 Some(record) => {
                     record.drained = drained;
+                    record.orders += 1;
                     Answer::Done
                 }
                 None => Answer::NotFound,
@@ -161,6 +170,9 @@ impl Tables {
             }
             State::Leased(_) => {
                 record.canceled = true;
+                if let Some(host) = record.host.and_then(|it| self.hosts.get_mut(&it)) {
+                    host.orders += 1;
+                }
                 Answer::Canceled
             }
         }
@@ -226,6 +238,7 @@ impl HostRecord {
             host,
             beat: self.beat,
             leases: leases as u64,
+            orders: self.orders,
             drained: self.drained,
             offer: self.offer.clone(),
         }

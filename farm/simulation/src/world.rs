@@ -21,6 +21,7 @@ mod host;
 mod host_disk;
 mod invariants;
 mod network;
+mod polls;
 mod store;
 
 pub(crate) use client::Client;
@@ -32,7 +33,7 @@ use invariants::Ghosts;
 pub(crate) const TERMS: Terms = Terms {
     lease_ms: 4_000,
     hold_ms: 400,
-    request_ms: 900,
+    request_ms: 500,
     poll_ms: 100,
     attempts_max: 4,
 };
@@ -54,13 +55,24 @@ pub(crate) enum Origin {
     Client(u64),
 }
 
+/// The part of a coordinator that calls the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Caller {
+    /// The watch over the hosts.
+    Watch,
+    /// The beats of many polls.
+    Beats,
+    /// A request, by its number.
+    Request(u64),
+}
+
 /// A call of a coordinator that a request makes to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) coordinator: usize,
     pub(crate) process: u64,
-    /// The number of the request; 0 for the watch.
-    pub(crate) request: u64,
+    /// The request.
+    pub(crate) request: Caller,
     /// The number of the operation within it.
     pub(crate) operation: u64,
 }
@@ -84,6 +96,7 @@ pub(crate) enum Event {
     NoAnswer(Call),
     HoldOver(Call),
     Watch(usize, u64),
+    Beats(usize, u64),
     CoordinatorStart(usize),
     Client,
     ClientRetry(u64),
@@ -224,6 +237,7 @@ impl World {
             Event::NoAnswer(call) => self.coordinator_answer(call, None),
             Event::HoldOver(call) => self.coordinator_hold_over(call),
             Event::Watch(coordinator, process) => self.coordinator_watch(coordinator, process),
+            Event::Beats(coordinator, process) => self.coordinator_beats(coordinator, process),
             Event::CoordinatorStart(coordinator) => self.coordinator_start(coordinator),
             Event::Client => self.client_acts(),
             Event::ClientRetry(number) => self.client_retries(number),

@@ -26,10 +26,7 @@ fn the_invariants_hold_in_every_farm() {
     for seed in 0..seeds {
         match run(seed, None) {
             Ok(statistics) => {
-                sum.steps += statistics.steps;
-                sum.faults += statistics.faults;
-                sum.finished += statistics.finished;
-                sum.rescued += statistics.rescued;
+                sum.add(&statistics);
             }
             Err(failure) => {
                 let trace = replay(seed, None).unwrap_err().trace;

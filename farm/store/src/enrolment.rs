@@ -1,5 +1,7 @@
 //! Enrolment: a single-use token becomes the key of one host. The database has only hashes of both.
 
+use std::time::Instant;
+
 use farm_core::HostId;
 
 use crate::{Store, StoreError, rows, sql};
@@ -33,11 +35,15 @@ impl Store {
         Ok(found.first().map(|row| HostId(rows::number(row, 0))))
     }
 
-    /// Returns the host of a key.
+    /// Returns the host of a key. A key that was revoked at another coordinator counts until the hosts are
+    /// read again, and for five seconds at most.
     ///
     /// # Errors
     /// The database fails.
     pub async fn host(&self, key: Secret) -> Result<Option<(HostId, String)>, StoreError> {
+        if let Some(host) = self.known().host_of(&key, Instant::now()) {
+            return Ok(Some(host));
+        }
         let connection = self.connection().await?;
         let statement = connection.prepare_cached(sql::HOST_OF_KEY).await?;
         let found = connection.query(&statement, &[&key.as_slice()]).await?;
@@ -51,6 +57,9 @@ impl Store {
     /// The database fails.
     pub async fn revoke(&self, name: &str) -> Result<bool, StoreError> {
         let connection = self.connection().await?;
-        Ok(connection.execute(sql::REVOKE, &[&name]).await? > 0)
+        self.known().forget(name);
+        let revoked = connection.execute(sql::REVOKE, &[&name]).await?;
+        self.known().forget(name);
+        Ok(revoked > 0)
     }
 }

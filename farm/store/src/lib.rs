@@ -4,7 +4,9 @@
 //! commit is unknown is repeated by its caller. `farm_simulation::tables` specifies every operation, and a
 //! test compares both.
 
+mod beats;
 mod enrolment;
+mod known;
 mod listing;
 mod operations;
 mod reads;
@@ -15,6 +17,7 @@ mod tokens;
 mod transfers;
 mod views;
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -24,6 +27,7 @@ use farm_core::operation::{Answer, Operation, Unknown};
 use tokio_postgres::{Config, NoTls};
 
 pub use enrolment::Secret;
+use known::Known;
 use schema::{MIGRATIONS, PARTITIONS};
 pub use sql::ALL as STATEMENTS;
 pub use transfers::Site;
@@ -83,6 +87,7 @@ impl From<tokio_postgres::Error> for StoreError {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: Pool,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Store {
@@ -105,7 +110,11 @@ impl Store {
             .application_name("buildhost-farm");
         let recycling_method = RecyclingMethod::Fast;
         let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
-        let limits = Hook::async_fn(|client, _| {
+        let known: Arc<Mutex<Known>> = Arc::default();
+        let known_too = Arc::clone(&known);
+        let limits = Hook::async_fn(move |client, _| {
+            // Connections end when a backup is restored, after which beats are lower.
+            lock(&known_too).forget_floors();
             Box::pin(async move {
                 let set = client.batch_execute(CONNECTION).await;
                 set.map_err(HookError::Backend)
@@ -125,7 +134,7 @@ impl Store {
                 deadpool_postgres::PoolError::PostCreateHook(HookError::message(error.to_string()));
             StoreError::Pool(Box::new(error))
         })?;
-        let store = Self { pool };
+        let store = Self { pool, known };
         store.migrate().await?;
         store.maintain().await?;
         Ok(store)
@@ -168,10 +177,19 @@ impl Store {
         Ok(())
     }
 
+    /// Returns what this process knows of the hosts.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
+    }
+
     async fn connection(&self) -> Result<Object, StoreError> {
         let connection = self.pool.get().await;
         connection.map_err(|error| StoreError::Pool(Box::new(error)))
     }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns an address without what stands between `:` and `@`.

@@ -7,9 +7,8 @@ use config::task::Outcome;
 use config::{BuildId, MachineName, ProjectName};
 use deadpool_postgres::Object;
 use farm_core::messages::Submission;
-use farm_core::operation::{Answer, BuildRow, Candidate, HostRow, Operation, Pick};
-use farm_core::{Epoch, HostId, Lease, Offer, Revision};
-use futures_util::future;
+use farm_core::operation::{Answer, BuildRow, Candidate, Operation, Pick};
+use farm_core::{Epoch, HostId, Lease, Revision};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -20,10 +19,10 @@ use crate::{Store, StoreError, sql};
 const ATTEMPTS_MAX: usize = 3;
 
 /// A connection with its prepared statements.
-struct Connection(Object);
+pub(crate) struct Connection(Object);
 
 impl Connection {
-    async fn query(
+    pub(crate) async fn query(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
@@ -48,7 +47,12 @@ impl Store {
         match operation {
             Operation::Submit(submission) => it.submit(submission).await,
             Operation::Cancel(build) => it.cancel(*build).await,
-            Operation::Beat(host, offer) => it.beat(*host, offer).await,
+            Operation::Beat(host, offer) => {
+                let beats = [(*host, offer.clone())];
+                let answers = self.beats(&it, &beats).await?;
+                Ok(answers.into_iter().next().unwrap_or(Answer::NotFound))
+            }
+            Operation::Beats(beats) => Ok(Answer::Beats(self.beats(&it, beats).await?)),
             Operation::Candidates { machines, most } => it.candidates(machines, *most).await,
             Operation::Claim { host, beat, picks } => it.claim(*host, *beat, picks).await,
             Operation::Finish(host, lease, outcome) => it.finish(*host, *lease, *outcome).await,
@@ -57,7 +61,7 @@ impl Store {
                 lease,
                 attempts_max,
             } => it.release(*host, *lease, *attempts_max).await,
-            Operation::Hosts => it.hosts().await,
+            Operation::Hosts => self.look(&it).await,
             Operation::Rescue {
                 host,
                 beat,
@@ -113,7 +117,7 @@ impl Connection {
         let id = signed(build.0);
         for _ in 0..ATTEMPTS_MAX {
             if self.execute(sql::CANCEL_QUEUED, &[&id]).await? > 0
-                || self.execute(sql::CANCEL_LEASED, &[&id]).await? > 0
+                || !self.query(sql::CANCEL_LEASED, &[&id]).await?.is_empty()
             {
                 return Ok(Answer::Canceled);
             }
@@ -128,31 +132,6 @@ impl Connection {
             }
         }
         Err(StoreError::Changing(build.0))
-    }
-
-    async fn beat(&self, host: HostId, offer: &Offer) -> Result<Answer, StoreError> {
-        let id = signed(host.0);
-        let machines: Vec<_> = offer.machines.keys().map(MachineName::as_str).collect();
-        let offer = text(offer);
-        let beat = self.query(sql::BEAT, &[&id, &offer]).await?;
-        let Some(beat) = beat.first() else {
-            return Ok(Answer::NotFound);
-        };
-        let (leases, published): (_, Vec<Row>) = future::try_join(
-            self.query(sql::LEASES, &[&id]),
-            self.query(sql::REVISIONS, &[&machines]),
-        )
-        .await?;
-        let published = published.iter().map(|row| {
-            let machine = parsed("machines", 0, row.get(0))?;
-            Ok((machine, Revision(number(row, 1))))
-        });
-        Ok(Answer::Beaten {
-            beat: number(beat, 0),
-            drained: beat.get(1),
-            leases: leases.iter().map(grant).collect::<Result<_, _>>()?,
-            published: published.collect::<Result<_, StoreError>>()?,
-        })
     }
 
     async fn candidates(&self, machines: &[MachineName], most: u64) -> Result<Answer, StoreError> {
@@ -269,20 +248,6 @@ impl Connection {
         Ok(Answer::Rescued(leases))
     }
 
-    async fn hosts(&self) -> Result<Answer, StoreError> {
-        let rows = self.query(sql::HOSTS, &[]).await?;
-        let hosts = rows.iter().map(|row| {
-            Ok(HostRow {
-                host: HostId(number(row, 0)),
-                beat: number(row, 1),
-                drained: row.get(2),
-                offer: json("hosts", row, 3)?,
-                leases: number(row, 4),
-            })
-        });
-        Ok(Answer::Hosts(hosts.collect::<Result<_, StoreError>>()?))
-    }
-
     async fn publish(
         &self,
         machine: &MachineName,
@@ -323,11 +288,11 @@ fn key(host: HostId, lease: Lease) -> (i64, i64, i64) {
 }
 
 /// Returns a number for the database. A number beyond its range, which only a lie can have, names nothing.
-fn signed(number: u64) -> i64 {
+pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(-1)
 }
 
 /// Returns a value as JSON. The values have only names as keys, so that this never fails.
-fn text<T: serde::Serialize>(value: &T) -> String {
+pub(crate) fn text<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Reads that are no operations: names, published revisions, and the sign of a change of the queue.
+//! Reads that are no operations: names and published revisions.
 
 use std::collections::BTreeMap;
 
@@ -31,15 +31,6 @@ impl Store {
             Ok((machine, Revision(number(row, 1))))
         });
         published.collect()
-    }
-
-    /// Returns the number of the newest build. Another number than before says that the queue has grown.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn newest_build(&self) -> Result<u64, StoreError> {
-        let rows = self.read(sql::NEWEST).await?;
-        Ok(rows.first().map_or(0, |row| number(row, 0)))
     }
 
     async fn read(&self, sql: &str) -> Result<Vec<Row>, StoreError> {

@@ -6,7 +6,7 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 3] = [FIRST, VIEWS, TRANSFERS];
+const SCRIPTS: [&str; 4] = [FIRST, VIEWS, TRANSFERS, OFFERS];
 
 /// The queue, hosts and results.
 const FIRST: &str = r#"
@@ -112,6 +112,23 @@ const TRANSFERS: &str = r#"
         wanted text NOT NULL,
         opened timestamptz NOT NULL DEFAULT now());
 "#;
+
+/// The rows of beats are narrow: offers are in a table of their own, which is written when one changes.
+/// `version` rises with each change of a host that coordinators keep in memory, and `orders` with those that
+/// its held polls are told of. `claimed_beat` is the beat of the host at the claim: the leases of a host
+/// rise by it, so that those that are over need not be passed to find the others.
+const OFFERS: &str = r"
+    CREATE TABLE offers (
+        host bigint PRIMARY KEY,
+        offer text NOT NULL) WITH (fillfactor = 70);
+    INSERT INTO offers SELECT id, offer FROM hosts;
+    ALTER TABLE hosts DROP COLUMN offer,
+        ADD COLUMN version bigint NOT NULL DEFAULT 0,
+        ADD COLUMN orders bigint NOT NULL DEFAULT 0;
+    ALTER TABLE builds ADD COLUMN claimed_beat bigint NOT NULL DEFAULT 0;
+    DROP INDEX builds_leased;
+    CREATE INDEX builds_leased ON builds (host, claimed_beat) WHERE state = 1;
+";
 
 /// The migrations of the farm.
 pub(crate) const MIGRATIONS: Migrations = Migrations {

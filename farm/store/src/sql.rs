@@ -21,25 +21,41 @@ pub(crate) const CANCEL_QUEUED: &str = "
         target, project, priority, claimed
     FROM gone";
 
-/// Marks a build with a lease as canceled.
-pub(crate) const CANCEL_LEASED: &str =
-    "UPDATE builds SET canceled = true WHERE id = $1 AND state = 1";
+/// Marks a build with a lease as canceled, which is an order to its host.
+pub(crate) const CANCEL_LEASED: &str = "
+    WITH canceled AS (
+        UPDATE builds SET canceled = true WHERE id = $1 AND state = 1 RETURNING host),
+    ordered AS (
+        UPDATE hosts SET orders = orders + 1 FROM canceled WHERE hosts.id = canceled.host)
+    SELECT host FROM canceled";
 
 /// Reads the outcome of a build.
 pub(crate) const OUTCOME: &str = "SELECT outcome FROM finished WHERE id = $1";
 
-/// Raises the beat of a host. Its leases are read by the next statement: a snapshot that was taken before
-/// the beat changed could have leases that another coordinator has taken since.
-pub(crate) const BEAT: &str = "
-    UPDATE hosts SET beat = beat + 1, seen = now(), offer = $2 WHERE id = $1 RETURNING beat, drained";
+/// Raises the beats of hosts, and stores the offers that have changed. The rows are locked in the order of
+/// their keys, so that two coordinators do not wait for each other. The leases are read by the next
+/// statement: a snapshot that was taken before the beats changed could have leases that another
+/// coordinator has taken since.
+pub(crate) const BEATS: &str = "
+    WITH locked AS (
+        SELECT id FROM hosts WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE),
+    polled AS (
+        SELECT locked.id, new.offer,
+            new.offer IS DISTINCT FROM (SELECT offer FROM offers WHERE host = locked.id) AS is_new
+        FROM locked JOIN unnest($1::bigint[], $2::text[]) AS new (id, offer) ON new.id = locked.id),
+    changed AS (
+        INSERT INTO offers (host, offer) SELECT id, offer FROM polled WHERE is_new
+        ON CONFLICT (host) DO UPDATE SET offer = excluded.offer)
+    UPDATE hosts SET beat = beat + 1, seen = now(), version = version + is_new::integer
+    FROM polled WHERE hosts.id = polled.id AND hosts.id = ANY($1)
+    RETURNING hosts.id, beat, drained";
 
-/// Reads the leases of a host.
+/// Reads the leases of hosts, each from the claim at a beat on.
 pub(crate) const LEASES: &str = "
-    SELECT id, epoch, requirements, canceled FROM builds
-    WHERE host = $1 AND state = 1 ORDER BY id";
-
-/// Reads the published revisions of machines.
-pub(crate) const REVISIONS: &str = "SELECT name, revision FROM machines WHERE name = ANY($1)";
+    SELECT builds.id, epoch, requirements, canceled, builds.host, claimed_beat
+    FROM unnest($1::bigint[], $2::bigint[]) AS wanted (host, beat)
+    JOIN builds ON builds.host = wanted.host AND claimed_beat >= wanted.beat AND state = 1
+    ORDER BY builds.id";
 
 /// Reads the first builds of each submitter and machine. The recursion jumps from one submitter to the
 /// next, so that a long queue of one costs nothing.
@@ -81,7 +97,7 @@ pub(crate) const CLAIM: &str = "
         ORDER BY id FOR UPDATE SKIP LOCKED),
     claimed AS (
         UPDATE builds SET state = 1, epoch = builds.epoch + 1, host = $1, claimed = now(),
-            revision = wanted.revision, charged_ms = wanted.charge_ms
+            revision = wanted.revision, charged_ms = wanted.charge_ms, claimed_beat = $2 + 1
         FROM wanted JOIN unlocked USING (id)
         WHERE builds.id = wanted.id AND builds.epoch = wanted.epoch AND state = 0
             AND (not_before <= now() OR not_before > now() + interval '64 s')
@@ -177,11 +193,19 @@ pub(crate) const RESCUE: &str = take_leases!(
     "false"
 );
 
-/// Reads all hosts.
+/// Reads all hosts without their offers.
 pub(crate) const HOSTS: &str = "
-    SELECT id, beat, drained, offer,
-        (SELECT count(*) FROM builds WHERE host = hosts.id AND state = 1)
-    FROM hosts ORDER BY id";
+    SELECT id, beat, drained, version, orders, coalesce(leases, 0)
+    FROM hosts LEFT JOIN (
+        SELECT host, count(*) AS leases FROM builds WHERE state = 1 GROUP BY host) AS leased
+        ON leased.host = hosts.id
+    ORDER BY id";
+
+/// Reads the parts of hosts that seldom change.
+pub(crate) const DETAILS: &str = "
+    SELECT id, name, version, key_hash,
+        coalesce((SELECT offer FROM offers WHERE host = hosts.id), '{}')
+    FROM hosts WHERE id = ANY($1::bigint[])";
 
 /// Makes a revision current, if it is newer.
 pub(crate) const PUBLISH: &str = "
@@ -190,7 +214,7 @@ pub(crate) const PUBLISH: &str = "
     RETURNING revision";
 
 /// Sets or resets the drain of a host.
-pub(crate) const DRAIN: &str = "UPDATE hosts SET drained = $2 WHERE id = $1";
+pub(crate) const DRAIN: &str = "UPDATE hosts SET drained = $2, orders = orders + 1 WHERE id = $1";
 
 /// Reads a build.
 pub(crate) const SHOW: &str = "
@@ -205,7 +229,8 @@ pub(crate) const ENROL: &str = "
         DELETE FROM enrolments WHERE token_hash = $1 AND expires > now() RETURNING name)
     INSERT INTO hosts (id, name, key_hash)
     SELECT coalesce((SELECT max(id) FROM hosts), 0) + 1, name, $2 FROM token
-    ON CONFLICT (name) DO UPDATE SET key_hash = excluded.key_hash
+    ON CONFLICT (name) DO UPDATE SET key_hash = excluded.key_hash, version = hosts.version + 1,
+        orders = hosts.orders + 1
     RETURNING id";
 
 /// Reads the host of a key.
@@ -216,17 +241,14 @@ pub(crate) const INVITE: &str = "
     INSERT INTO enrolments VALUES ($1, $2, now() + interval '1 s' * $3)";
 
 /// Takes the key of a host away.
-pub(crate) const REVOKE: &str = "UPDATE hosts SET key_hash = NULL WHERE name = $1";
+pub(crate) const REVOKE: &str = "
+    UPDATE hosts SET key_hash = NULL, version = version + 1, orders = orders + 1 WHERE name = $1";
 
 /// Reads the names of hosts.
 pub(crate) const HOST_NAMES: &str = "SELECT id, name FROM hosts";
 
 /// Reads all published revisions.
 pub(crate) const PUBLISHED: &str = "SELECT name, revision FROM machines";
-
-/// Reads the number of the newest build.
-pub(crate) const NEWEST: &str =
-    "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM build_ids";
 
 /// Adds a token of a client.
 pub(crate) const ADD_TOKEN: &str =
@@ -267,7 +289,8 @@ pub(crate) const QUEUE: &str = "
 pub(crate) const HOST_VIEWS: &str = "
     SELECT name, drained, (extract(epoch FROM seen) * 1000)::bigint,
         (extract(epoch FROM now() - seen) * 1000)::bigint, key_hash IS NULL,
-        (SELECT count(*) FROM builds WHERE host = hosts.id AND state = 1), offer
+        (SELECT count(*) FROM builds WHERE host = hosts.id AND state = 1),
+        coalesce((SELECT offer FROM offers WHERE host = hosts.id), '{}')
     FROM hosts ORDER BY name";
 
 /// Reads the last failed builds whose target has no newer good one on the same machine.
@@ -303,7 +326,7 @@ pub(crate) const SITE: &str = "
     SELECT host, epoch, outcome FROM finished WHERE id = $1";
 
 /// All statements.
-pub const ALL: [(&str, &str); 41] = [
+pub const ALL: [(&str, &str); 40] = [
     ("add_token", ADD_TOKEN),
     ("revoke_token", REVOKE_TOKEN),
     ("tokens", TOKENS),
@@ -319,15 +342,13 @@ pub const ALL: [(&str, &str); 41] = [
     ("site", SITE),
     ("host_names", HOST_NAMES),
     ("published", PUBLISHED),
-    ("newest", NEWEST),
     ("submitted", SUBMITTED),
     ("submit", SUBMIT),
     ("cancel_queued", CANCEL_QUEUED),
     ("cancel_leased", CANCEL_LEASED),
     ("outcome", OUTCOME),
-    ("beat", BEAT),
+    ("beats", BEATS),
     ("leases", LEASES),
-    ("revisions", REVISIONS),
     ("candidates", CANDIDATES),
     ("used", USED),
     ("claim", CLAIM),
@@ -337,6 +358,7 @@ pub const ALL: [(&str, &str); 41] = [
     ("release", RELEASE),
     ("rescue", RESCUE),
     ("hosts", HOSTS),
+    ("details", DETAILS),
     ("publish", PUBLISH),
     ("drain", DRAIN),
     ("show", SHOW),

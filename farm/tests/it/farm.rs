@@ -15,8 +15,8 @@ use server_tests::Cluster;
 pub(crate) const TERMS: Terms = Terms {
     lease_ms: 2_000,
     hold_ms: 300,
-    request_ms: 900,
-    poll_ms: 1,
+    request_ms: 500,
+    poll_ms: 10,
     attempts_max: 50,
 };
 

@@ -63,9 +63,14 @@ fn execute(
     effect: Effect,
 ) {
     let request = match effect {
-        Effect::Poll(id, held) => {
-            let offer = offer(busy);
-            Request::Poll(host, Poll { id, held, offer })
+        Effect::Poll { id, held, hold_ms } => {
+            let poll = Poll {
+                id,
+                held,
+                hold_ms,
+                offer: offer(busy),
+            };
+            Request::Poll(host, poll)
         }
         Effect::Report(report) => Request::Report(host, report),
         Effect::Release(lease) => Request::Release(host, lease),

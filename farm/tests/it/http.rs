@@ -43,7 +43,7 @@ impl Client {
 
     async fn poll(&self, key: &str, number: u64, held: Value) -> (StatusCode, Value) {
         let id = json!({ "incarnation": 1, "number": number });
-        let poll = json!({ "id": id, "held": held, "offer": offer(0) });
+        let poll = json!({ "id": id, "held": held, "hold_ms": 0, "offer": offer(0) });
         self.post("/farm/v1/poll", key, &poll).await
     }
 }
@@ -138,7 +138,7 @@ async fn tokens_have_scopes() {
     ] {
         let key = format!("{token}{submitter}");
         let (status, answer) = client
-            .post("/farm/v1/builds", token, &new_build(&key, submitter))
+            .post("/farm/v1/builds", token, &new_build(&key, &submitter))
             .await;
         assert_eq!(status, expected, "{answer}");
     }
@@ -177,7 +177,7 @@ async fn lists_have_filters_pages_and_reasons() {
     let (client, server) = serve(&store).await;
     let [reader, ci, root] = tokens(&store).await;
     for (token, submitter) in [(&ci, Value::Null), (&root, json!("ann"))] {
-        let build = new_build(token, submitter);
+        let build = new_build(token, &submitter);
         let (status, answer) = client.post("/farm/v1/builds", token, &build).await;
         assert_eq!(status, StatusCode::CREATED, "{answer}");
     }
@@ -234,7 +234,7 @@ async fn tokens(store: &Store) -> [String; 3] {
 }
 
 /// Returns the request for a build of a project.
-fn new_build(key: &str, submitter: Value) -> Value {
+fn new_build(key: &str, submitter: &Value) -> Value {
     let requirements = &submission(key).requirements;
     json!({ "key": key, "submitter": submitter, "requirements": requirements,
         "target": "hello", "project": "image" })

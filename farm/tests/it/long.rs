@@ -70,6 +70,7 @@ async fn claims() {
         let poll = Poll {
             id,
             held: Vec::new(),
+            hold_ms: 0,
             offer: offer(0),
         };
         let started = Instant::now();
@@ -114,7 +115,7 @@ async fn idle_hosts() {
             let coordinator = std::sync::Arc::clone(&coordinator);
             tokio::spawn(async move {
                 // The polls of the hosts spread over the time for which they are held.
-                tokio::time::sleep(Duration::from_millis(5 * host)).await;
+                tokio::time::sleep(Duration::from_millis(20 * host)).await;
                 for number in 0.. {
                     let id = PollId {
                         incarnation: host,
@@ -123,6 +124,7 @@ async fn idle_hosts() {
                     let poll = Poll {
                         id,
                         held: Vec::new(),
+                        hold_ms: Terms::default().hold_ms,
                         offer: offer(0),
                     };
                     coordinator.handle(Request::Poll(HostId(host), poll)).await;
@@ -130,7 +132,7 @@ async fn idle_hosts() {
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(21)).await;
     let own = |who| {
         let usage = getrusage(who).unwrap();
         usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds()

@@ -182,7 +182,12 @@ async fn an_image_travels_between_two_hosts_without_ports() {
     offer.machines.insert("linux".parse().unwrap(), machine);
     let id = serde_json::from_value(json!({ "incarnation": 7, "number": 0 })).unwrap();
     let held = Vec::new();
-    let poll = farm_core::messages::Poll { id, held, offer };
+    let poll = farm_core::messages::Poll {
+        id,
+        held,
+        hold_ms: super::farm::TERMS.hold_ms,
+        offer,
+    };
     let reply = client
         .coordinator()
         .handle(Request::Poll(HostId(1), poll))

@@ -20,6 +20,7 @@ pub struct PollHandling {
     poll: Poll,
     hold_until: Moment,
     beat: u64,
+    drained: bool,
     leases: Vec<Grant>,
     published: BTreeMap<MachineName, Revision>,
 }
@@ -27,11 +28,13 @@ pub struct PollHandling {
 impl PollHandling {
     pub(super) fn begin(host: HostId, poll: Poll, terms: Terms, now: Moment) -> (Self, Step) {
         let beat = Operation::Beat(host, poll.offer.clone());
+        let hold_ms = poll.hold_ms.min(terms.hold_ms);
         let handling = Self {
             host,
             poll,
-            hold_until: now.after(terms.hold_ms),
+            hold_until: now.after(hold_ms),
             beat: 0,
+            drained: false,
             leases: Vec::new(),
             published: BTreeMap::new(),
         };
@@ -54,10 +57,14 @@ impl PollHandling {
                 self.beat = beat;
                 self.leases = leases;
                 self.published = published;
-                if drained || self.has_news() {
+                self.drained = drained;
+                if self.has_news() {
                     return self.reply();
                 }
-                self.look()
+                if self.can_take() {
+                    return self.look();
+                }
+                self.wait(now)
             }
             Ok(Answer::Candidates { builds, used_ms }) => {
                 let picks = place(&Placement {
@@ -90,12 +97,28 @@ impl PollHandling {
         }
     }
 
-    pub(super) fn waited(&mut self) -> Step {
-        self.look()
+    /// Returns the host.
+    pub(super) fn host(&self) -> HostId {
+        self.host
     }
 
+    pub(super) fn waited(&mut self, now: Moment) -> Step {
+        if now < self.hold_until && self.can_take() {
+            return self.look();
+        }
+        self.wait(now)
+    }
+
+    /// Answers at once, because there are orders for the host or the coordinator ends.
     pub(super) fn hurried(&self) -> Step {
         self.reply()
+    }
+
+    /// Returns true if the host can start builds now. The poll of one that cannot is a sign of life only.
+    fn can_take(&self) -> bool {
+        let offer = &self.poll.offer;
+        let is_ready = offer.halt.is_none() && offer.free.guests > 0;
+        is_ready && !offer.machines.is_empty() && !self.drained
     }
 
     /// Returns true if the host does not know one of its leases, or a cancellation.
@@ -106,12 +129,8 @@ impl PollHandling {
     }
 
     fn look(&self) -> Step {
-        let offer = &self.poll.offer;
-        if offer.halt.is_some() || offer.free.guests == 0 || offer.machines.is_empty() {
-            return self.reply();
-        }
         Step::Ask(Operation::Candidates {
-            machines: offer.machines.keys().cloned().collect(),
+            machines: self.poll.offer.machines.keys().cloned().collect(),
             most: CANDIDATES_MAX,
         })
     }

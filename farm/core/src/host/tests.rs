@@ -50,7 +50,7 @@ fn agent() -> HostAgent {
 fn poll(agent: &mut HostAgent, now: u64) -> PollId {
     let effects = agent.step(Moment(now), Input::Tick);
     let poll = effects.iter().find_map(|effect| match effect {
-        Effect::Poll(id, _) => Some(*id),
+        Effect::Poll { id, .. } => Some(*id),
         _ => None,
     });
     poll.unwrap()
@@ -89,9 +89,9 @@ fn a_lease_that_was_settled_during_a_poll_is_not_taken_again() {
 fn an_answer_to_an_earlier_poll_is_ignored() {
     let mut agent = agent();
     let first = poll(&mut agent, 0);
-    let second = poll(&mut agent, 200);
+    let second = poll(&mut agent, 300);
     assert_ne!(first, second);
-    assert_eq!(agent.step(Moment(201), answer(first, &[lease(1)])), []);
+    assert_eq!(agent.step(Moment(301), answer(first, &[lease(1)])), []);
 }
 
 #[test]
@@ -109,4 +109,38 @@ fn a_lost_guest_gives_its_lease_back_until_the_farm_has_it() {
     }
     let settled = agent.step(Moment(210), Input::Settled(lease(1)));
     assert_eq!(settled, [Effect::Forget(lease(1))]);
+}
+
+fn limits(effects: &[Effect]) -> Option<u64> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Poll { hold_ms, .. } => Some(*hold_ms),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_poll_is_held_for_a_quarter_of_what_is_left_of_a_lease() {
+    let mut agent = agent();
+    assert_eq!(limits(&agent.step(Moment(0), Input::Tick)), Some(100));
+    let id = PollId {
+        incarnation: 7,
+        number: 1,
+    };
+    // The answer comes late: 300 of 500 milliseconds are gone.
+    agent.step(Moment(290), answer(id, &[lease(1)]));
+    agent.step(Moment(290), Input::Recorded(lease(1)));
+    assert_eq!(limits(&agent.step(Moment(300), Input::Tick)), Some(50));
+    // It is repeated after one half of what is left.
+    assert_eq!(agent.wake(), Moment(400));
+    assert_eq!(limits(&agent.step(Moment(400), Input::Tick)), Some(25));
+}
+
+#[test]
+fn a_change_of_the_offer_replaces_a_poll_that_is_held() {
+    let mut agent = agent();
+    let first = poll(&mut agent, 0);
+    agent.step(Moment(4), Input::OfferChanged);
+    agent.step(Moment(5), Input::OfferChanged);
+    assert_eq!(agent.wake(), Moment(10), "many changes make one poll");
+    assert_ne!(poll(&mut agent, 10), first);
 }

@@ -118,7 +118,7 @@ pub fn refusal(
 }
 
 /// Returns the first thing of which there is too little.
-fn shortage(has: &Capacity, wanted: &Requirements) -> Option<Shortage> {
+pub(super) fn shortage(has: &Capacity, wanted: &Requirements) -> Option<Shortage> {
     if has.cpus < wanted.cpus {
         return Some(Shortage::Cpus(wanted.cpus, has.cpus));
     }

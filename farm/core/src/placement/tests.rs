@@ -54,6 +54,7 @@ fn host(number: u64, offer: Offer) -> HostRow {
         host: HostId(number),
         beat: 1,
         leases: 0,
+        orders: 0,
         drained: false,
         offer,
     }

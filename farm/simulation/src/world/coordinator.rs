@@ -9,7 +9,8 @@ use farm_core::watch::Watch;
 use farm_core::{HostId, Moment};
 use fastrand::Rng;
 
-use super::{Call, Event, Origin, TERMS, World};
+use super::polls::Polls;
+use super::{Call, Caller, Event, Origin, TERMS, World};
 use crate::Bug;
 
 /// The time between two looks of a watch.
@@ -29,7 +30,8 @@ pub(crate) struct Coordinator {
     handlings: BTreeMap<u64, (Handling, Origin, u64)>,
     view: FarmView,
     watch: Watch,
-    watch_call: u64,
+    calls: u64,
+    pub(super) polls: Polls,
 }
 
 impl Coordinator {
@@ -44,13 +46,14 @@ impl Coordinator {
             handlings: BTreeMap::new(),
             view: FarmView::default(),
             watch: Watch::default(),
-            watch_call: 0,
+            calls: 0,
+            polls: Polls::default(),
         }
     }
 }
 
 impl World {
-    fn coordinator_clock(&self, coordinator: usize) -> Moment {
+    pub(super) fn coordinator_clock(&self, coordinator: usize) -> Moment {
         let it = &self.coordinators[coordinator];
         if self.has(Bug::WatchUsesWallClock) {
             return Moment(self.now + it.wall_offset);
@@ -59,7 +62,7 @@ impl World {
     }
 
     /// Puts an event off while a coordinator is paused. Returns true if it did.
-    fn coordinator_sleeps(&mut self, coordinator: usize, event: &Event) -> bool {
+    pub(super) fn coordinator_sleeps(&mut self, coordinator: usize, event: &Event) -> bool {
         let until = self.coordinators[coordinator].paused_until;
         if until > self.now {
             self.after(until - self.now, event.clone());
@@ -78,6 +81,7 @@ impl World {
         it.handlings.clear();
         it.view = FarmView::default();
         it.watch = Watch::default();
+        it.polls = Polls::new(self.rng.u64(..));
         self.say(|| format!("coordinator {coordinator} starts"));
         self.after(1, Event::Watch(coordinator, process));
     }
@@ -103,11 +107,16 @@ impl World {
         it.requests += 1;
         let number = it.requests;
         let (handling, step) = Handling::begin(request, TERMS, now);
+        let polling = handling.polling();
         it.handlings.insert(number, (handling, from, 0));
+        if let Some(host) = polling {
+            // An earlier poll of the host is answered, because nobody waits for it.
+            self.call_host(coordinator, host);
+        }
         self.coordinator_step(coordinator, number, step);
     }
 
-    fn coordinator_step(&mut self, coordinator: usize, request: u64, step: Step) {
+    pub(super) fn coordinator_step(&mut self, coordinator: usize, request: u64, step: Step) {
         let now = self.coordinator_clock(coordinator);
         let it = &mut self.coordinators[coordinator];
         let process = it.process;
@@ -119,13 +128,16 @@ impl World {
         let call = Call {
             coordinator,
             process,
-            request,
+            request: Caller::Request(request),
             operation: *operation,
         };
         match step {
-            Step::Ask(operation) => self.ask(call, operation),
+            Step::Ask(operation) => self.coordinator_asks(call, request, operation),
             Step::Wait(until) => {
-                let wait = self.rng.u64(0..=until.since(now));
+                if let Some(host) = it.handlings[&request].0.polling() {
+                    it.polls.held.insert(host, request);
+                }
+                let wait = self.rng.u64(0..=until.since(now)) + 1;
                 self.after(wait, Event::HoldOver(call));
             }
             Step::Reply(mut reply) => {
@@ -146,7 +158,7 @@ impl World {
     }
 
     /// Sends an operation to the store. The connection may break before or after its commit.
-    fn ask(&mut self, call: Call, operation: Operation) {
+    pub(super) fn ask(&mut self, call: Call, operation: Operation) {
         self.after(ANSWER_MS, Event::NoAnswer(call));
         if let Some(delay) = self.transit() {
             self.after(delay, Event::Operation(call, operation));
@@ -162,27 +174,46 @@ impl World {
         if self.coordinator_sleeps(call.coordinator, &event) {
             return;
         }
-        let mut answer = match event {
+        let answer = match event {
             Event::Answer(_, answer) => Ok(answer),
             _ => Err(Unknown),
         };
-        if call.request == 0 {
-            self.watch_answer(call, answer);
-            return;
+        match call.request {
+            Caller::Watch => self.watch_answer(call, answer),
+            Caller::Beats => self.beats_answer(call, answer),
+            Caller::Request(request) => {
+                let handlings = &self.coordinators[call.coordinator].handlings;
+                if handlings
+                    .get(&request)
+                    .is_some_and(|it| it.2 == call.operation)
+                {
+                    let answer = self.queue_answer(call.coordinator, request, answer);
+                    self.request_answer(call, request, answer);
+                }
+            }
         }
+    }
+
+    /// Gives the answer of the store to a request that waits for it.
+    pub(super) fn request_answer(
+        &mut self,
+        call: Call,
+        request: u64,
+        mut answer: Result<Answer, Unknown>,
+    ) {
         if self.has(Bug::UnknownIsSuccess) && answer.is_err() {
             answer = Ok(Answer::Recorded);
         }
         let now = self.coordinator_clock(call.coordinator);
         let it = &mut self.coordinators[call.coordinator];
-        let Some((handling, _, operation)) = it.handlings.get_mut(&call.request) else {
+        let Some((handling, _, operation)) = it.handlings.get_mut(&request) else {
             return;
         };
         if *operation != call.operation {
             return;
         }
         let step = handling.answered(now, &it.view, answer);
-        self.coordinator_step(call.coordinator, call.request, step);
+        self.coordinator_step(call.coordinator, request, step);
     }
 
     pub(super) fn coordinator_hold_over(&mut self, call: Call) {
@@ -193,13 +224,29 @@ impl World {
         if self.coordinator_sleeps(call.coordinator, &Event::HoldOver(call)) {
             return;
         }
+        let Caller::Request(request) = call.request else {
+            return;
+        };
+        let now = self.coordinator_clock(call.coordinator);
         let it = &mut self.coordinators[call.coordinator];
-        let Some((handling, _, operation)) = it.handlings.get_mut(&call.request) else {
+        let Some((handling, _, operation)) = it.handlings.get_mut(&request) else {
             return;
         };
         if *operation == call.operation {
-            let step = handling.waited();
-            self.coordinator_step(call.coordinator, call.request, step);
+            let step = handling.waited(now);
+            self.coordinator_step(call.coordinator, request, step);
+        }
+    }
+
+    /// Answers the poll of a host that is held.
+    pub(super) fn call_host(&mut self, coordinator: usize, host: HostId) {
+        let it = &mut self.coordinators[coordinator];
+        let Some(request) = it.polls.held.remove(&host) else {
+            return;
+        };
+        if let Some((handling, ..)) = it.handlings.get_mut(&request) {
+            let step = handling.hurried();
+            self.coordinator_step(coordinator, request, step);
         }
     }
 
@@ -212,18 +259,19 @@ impl World {
             return;
         }
         self.after(WATCH_MS, Event::Watch(coordinator, process));
-        let call = self.watch_call(coordinator);
+        let call = self.own_call(coordinator, Caller::Watch);
         self.ask(call, Operation::Hosts);
     }
 
-    fn watch_call(&mut self, coordinator: usize) -> Call {
+    /// Returns a call that belongs to no request.
+    pub(super) fn own_call(&mut self, coordinator: usize, request: Caller) -> Call {
         let it = &mut self.coordinators[coordinator];
-        it.watch_call += 1;
+        it.calls += 1;
         Call {
             coordinator,
             process: it.process,
-            request: 0,
-            operation: it.watch_call,
+            request,
+            operation: it.calls,
         }
     }
 
@@ -234,11 +282,15 @@ impl World {
         let now = self.coordinator_clock(call.coordinator);
         let lost = self.watch_lost(call.coordinator, now, &rows);
         let it = &mut self.coordinators[call.coordinator];
+        for host in it.watch.ordered(&rows) {
+            self.call_host(call.coordinator, host);
+        }
+        let it = &mut self.coordinators[call.coordinator];
         let alive = |row: &HostRow| it.watch.is_alive(row.host, now, TERMS.lease_ms);
         let view = rows.into_iter().filter(alive).map(|row| (row.host, row));
         it.view.hosts = view.collect();
         for (host, beat) in lost {
-            let call = self.watch_call(call.coordinator);
+            let call = self.own_call(call.coordinator, Caller::Watch);
             let rescue = Operation::Rescue {
                 host,
                 beat,

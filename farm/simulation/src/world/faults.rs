@@ -46,6 +46,7 @@ impl World {
             }
             5 => {
                 self.say(|| format!("FAULT coordinator {coordinator}: killed for {lasts} ms"));
+                self.statistics.crashes += 1;
                 self.coordinators[coordinator].up = false;
                 self.coordinators[coordinator].process += 1;
                 self.after(lasts, Event::CoordinatorStart(coordinator));

@@ -212,10 +212,15 @@ impl World {
         let process = self.hosts[host].process;
         let input = |input| Event::HostInput(host, process, input);
         match effect {
-            Effect::Poll(id, held) => {
+            Effect::Poll { id, held, hold_ms } => {
                 self.hosts[host].last_poll = Some(id);
                 let offer = self.offer(host);
-                let poll = Poll { id, held, offer };
+                let poll = Poll {
+                    id,
+                    held,
+                    hold_ms,
+                    offer,
+                };
                 self.host_sends(host, &Request::Poll(HostId(host as u64), poll));
             }
             Effect::Record(lease, requirements) => {
@@ -358,6 +363,7 @@ impl World {
 
     /// Kills the agent of a host. Guests and guards go on.
     pub(super) fn kill_agent(&mut self, host: usize) {
+        self.statistics.crashes += 1;
         self.break_disk(host);
         let it = &mut self.hosts[host];
         it.agent = None;

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::task::Outcome;
 use config::{BuildId, MachineName};
-use farm_core::messages::{Reply, Request};
+use farm_core::messages::{Grant, Reply, Request};
 use farm_core::operation::{Answer, Operation};
 use farm_core::{HostId, Lease, Revision};
 
 use super::host::CPUS;
 use super::{HOSTS, TERMS, World};
+use crate::Bug;
 use crate::tables::{BuildRecord, State, Tables};
 
 /// The facts before a transaction that are compared with those after it.
@@ -27,6 +28,7 @@ pub(crate) struct Ghosts {
     known: BTreeSet<Lease>,
     results: BTreeMap<BuildId, State>,
     started: BTreeSet<Lease>,
+    last_leases: BTreeMap<HostId, Vec<Grant>>,
     stored: BTreeSet<(usize, Lease)>,
     submitted: BTreeMap<String, BuildId>,
     canceled: BTreeSet<BuildId>,
@@ -51,6 +53,28 @@ impl Ghosts {
     /// Returns true if a lease was never in an answer, or if its host knows it.
     pub(crate) fn was_granted_once(&self, lease: Lease) -> bool {
         !self.granted.contains(&lease) || self.known.contains(&lease)
+    }
+
+    /// Breaks the answers to beats.
+    pub(crate) fn break_beats(&mut self, bug: Bug, operation: &Operation, answers: &mut [Answer]) {
+        let Operation::Beats(beats) = operation else {
+            return;
+        };
+        if bug == Bug::BatchMixesHosts {
+            answers.rotate_left(1);
+        }
+        for ((host, _), answer) in beats.iter().zip(answers) {
+            let Answer::Beaten { leases, .. } = answer else {
+                continue;
+            };
+            if bug == Bug::LeasesAreCached {
+                let last = self.last_leases.insert(*host, leases.clone());
+                *leases = last.unwrap_or_default();
+            }
+            if bug == Bug::LeasesMissOlderClaims {
+                leases.drain(..leases.len().saturating_sub(1));
+            }
+        }
     }
 
     pub(crate) fn result_stored(&mut self, host: usize, lease: Lease) {

@@ -33,6 +33,9 @@ impl World {
         break_before(bug, now, tables, &mut operation);
         let mut answer = tables.apply(now, operation.clone());
         break_after(bug, &before, tables, &operation, &mut answer);
+        if let Answer::Beats(answers) = &mut answer {
+            self.ghosts.break_beats(bug, &operation, answers);
+        }
         answer
     }
 }

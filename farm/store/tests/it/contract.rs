@@ -5,6 +5,7 @@ use config::task::Outcome;
 use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Revision};
 use farm_simulation::tables::Tables;
+use farm_store::Store;
 use fastrand::Rng;
 use server_tests::Cluster;
 
@@ -75,7 +76,11 @@ fn any_operation(rng: &mut Rng, tables: &Tables) -> Operation {
             let mut offer = Offer::default();
             let name = MACHINES[machine].parse().unwrap();
             offer.machines.insert(name, OfferedMachine::default());
-            Operation::Beat(host, offer)
+            if rng.bool() {
+                return Operation::Beat(host, offer);
+            }
+            let others = (1..=u64::from(HOSTS) + 1).filter(|_| rng.bool());
+            Operation::Beats(others.map(|it| (HostId(it), offer.clone())).collect())
         }
         7 | 8 => Operation::Candidates {
             machines: MACHINES[..=machine]
@@ -130,16 +135,19 @@ fn the_database_answers_as_specified() {
         cluster.url()
     );
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let store = runtime.block_on(open(&url, HOSTS));
-    let tables = "builds, finished, submissions, machines, used";
+    drop(runtime.block_on(open(&url, HOSTS)));
+    let tables = "builds, finished, submissions, machines, used, offers";
     let seeds = if is_long() { 500 } else { 30 };
     let (mut claimed, mut recorded, mut rescued, mut placed) = (0, 0, 0, 0);
     for seed in 0..seeds {
         let reset = format!(
             "SET search_path = frozen; TRUNCATE {tables}; ALTER SEQUENCE build_ids RESTART;
-             UPDATE hosts SET beat = 0, drained = false, offer = '{{}}'"
+             UPDATE hosts SET beat = 0, drained = false, orders = 0,
+                version = version + 1"
         );
         clock.batch_execute(&reset).unwrap();
+        // Beats are lower now, as after the restore of a backup.
+        let store = runtime.block_on(Store::open(&url, 8)).unwrap();
         let mut rng = Rng::with_seed(seed);
         let mut tables = Tables::default();
         (1..=HOSTS).for_each(|host| tables.enrol(HostId(host.into())));

@@ -6,14 +6,14 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 18] = [
+const HOT: [(&str, &str); 19] = [
     ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
     ("cancel_leased", "(7)"),
     ("outcome", "(7)"),
-    ("beat", "(7, '{}')"),
-    ("leases", "(7)"),
+    ("beats", "('{7,8}', '{\"\",\"\"}')"),
+    ("leases", "('{7,8}', '{0,0}')"),
     ("candidates", "('{m1,m2}', 32)"),
     ("used", "('{s1,s2}')"),
     ("claim", "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}')"),
@@ -22,6 +22,7 @@ const HOT: [(&str, &str); 18] = [
     ("release", "(7, 7, 1, 5)"),
     ("rescue", "(7, 0, 5)"),
     ("show", "(7)"),
+    ("details", "('{7,8}')"),
     ("lost", "(7)"),
     ("usual", "('t7', 'm7')"),
     ("failing", ""),
@@ -44,6 +45,7 @@ const FILTERS: [&str; 9] = [
 fn fill(rows: u64) -> String {
     format!(
         "INSERT INTO hosts (id, name) SELECT n, 'filled' || n FROM generate_series(100, 1100) n;
+         INSERT INTO offers SELECT n, '{{}}' FROM generate_series(100, 1100) n;
          INSERT INTO submissions SELECT 'k' || n, n FROM generate_series(1, {rows}) n;
          INSERT INTO builds (id, submitter, priority, machine, requirements, submitted, state, host)
          SELECT n, 's' || n % 50, n % 3, 'm' || n % 20, '{{}}', now(),
@@ -87,7 +89,14 @@ fn every_statement_is_valid_and_the_hot_ones_use_indexes() {
             &mut client,
             name,
             &format!("EXECUTE \"{name}\" {parameters}"),
-            &["builds", "finished", "submissions", "used", "hosts"],
+            &[
+                "builds",
+                "finished",
+                "submissions",
+                "used",
+                "hosts",
+                "offers",
+            ],
         );
     }
     for filter in FILTERS {

@@ -1,0 +1,124 @@
+//! The watch of a coordinator over hosts, orders, revisions and the queue.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use config::MachineName;
+use farm_core::coordinator::FarmView;
+use farm_core::operation::{Answer, HostRow, Operation};
+use farm_core::watch::Watch;
+use farm_core::{HostId, Revision};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
+
+use super::Coordinator;
+
+/// The time between two looks at the hosts and the queue.
+const LOOK: Duration = Duration::from_secs(1);
+/// The pause after the queue has changed before held polls look at it.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// The looks between two checks of the partitions: an hour.
+const LOOKS_MAX: u32 = 3_600;
+
+impl Coordinator {
+    /// Watches the hosts and the queue until the future is dropped.
+    pub async fn watch(&self) {
+        let mut hosts = Watch::default();
+        let mut published = None;
+        let mut looks = 0;
+        loop {
+            if let Ok(Answer::Hosts(rows)) = self.store.apply(&Operation::Hosts).await {
+                self.look_at_hosts(&mut hosts, rows).await;
+            }
+            self.look_at_revisions(&mut published).await;
+            self.look_at_queue().await;
+            self.transfers.refresh().await;
+            looks = (looks + 1) % LOOKS_MAX;
+            if looks == 0
+                && let Err(error) = self.store.maintain().await
+            {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "cannot create the partitions of the next months");
+            }
+            self.look_at_new_builds().await;
+        }
+    }
+
+    /// Looks at the queue when it has grown, until the next look at all else is due.
+    async fn look_at_new_builds(&self) {
+        let next = Instant::now() + LOOK;
+        loop {
+            tokio::select! {
+                () = sleep_until(next) => return,
+                () = self.ordered.notified() => return sleep(DEBOUNCE).await,
+                () = self.added.notified() => {
+                    sleep(DEBOUNCE).await;
+                    self.look_at_queue().await;
+                }
+            }
+        }
+    }
+
+    async fn look_at_hosts(&self, watch: &mut Watch, rows: Vec<HostRow>) {
+        let now = self.now();
+        let lost = watch.observe(now, &rows, self.terms.lease_ms);
+        for host in watch.ordered(&rows) {
+            self.held.call(host);
+        }
+        let alive = rows
+            .into_iter()
+            .filter(|row| watch.is_alive(row.host, now, self.terms.lease_ms));
+        let hosts = alive.map(|row| (row.host, row)).collect();
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(FarmView { hosts });
+        for (host, beat) in lost {
+            self.rescue(host, beat).await;
+        }
+    }
+
+    /// Calls all polls when a revision was published, so that hosts fetch it.
+    async fn look_at_revisions(&self, last: &mut Option<BTreeMap<MachineName, Revision>>) {
+        let Ok(published) = self.store.published().await else {
+            return;
+        };
+        if last.as_ref().is_some_and(|it| *it != published) {
+            self.held.call_all();
+        }
+        *last = Some(published);
+    }
+
+    /// Reads the queue, and lets held polls look at it if it has builds.
+    async fn look_at_queue(&self) {
+        let reading = self.queue().reading(&[], 0);
+        if let Operation::Candidates { machines, .. } = &reading
+            && machines.is_empty()
+        {
+            // No host has polled here.
+            return;
+        }
+        let is_read = {
+            let _reading = self.reading.lock().await;
+            self.read_queue(&reading).await.is_ok()
+        };
+        if is_read && !self.queue().is_empty() {
+            self.builds.send_modify(|it| *it += 1);
+        }
+    }
+
+    async fn rescue(&self, host: HostId, beat: u64) {
+        let rescue = Operation::Rescue {
+            host,
+            beat,
+            attempts_max: self.terms.attempts_max,
+        };
+        if let Ok(Answer::Rescued(leases)) = self.store.apply(&rescue).await
+            && !leases.is_empty()
+        {
+            let (host, builds) = (host.0, leases.len());
+            warn!(
+                host,
+                builds, "a host gave no sign of life and has lost its builds"
+            );
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The hosts: their beats, and the look at all of them.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use config::MachineName;
+use farm_core::operation::{Answer, HostRow};
+use farm_core::{HostId, Offer, Revision};
+use tokio_postgres::Row;
+
+use crate::known::Details;
+use crate::operations::{Connection, signed, text};
+use crate::rows::{grant, json, number, parsed};
+use crate::{Secret, Store, StoreError, sql};
+
+/// A host whose beat was raised.
+#[derive(Debug)]
+struct Raised {
+    beat: u64,
+    drained: bool,
+}
+
+impl Store {
+    /// Raises the beats of different hosts, and reads their leases.
+    pub(crate) async fn beats(
+        &self,
+        connection: &Connection,
+        beats: &[(HostId, Offer)],
+    ) -> Result<Vec<Answer>, StoreError> {
+        let ids: Vec<_> = beats.iter().map(|(host, _)| signed(host.0)).collect();
+        let offers: Vec<_> = beats.iter().map(|(_, offer)| text(offer)).collect();
+        let rows = connection.query(sql::BEATS, &[&ids, &offers]).await?;
+        let raised = rows.iter().map(|row| {
+            let (beat, drained) = (number(row, 1), row.get(2));
+            (HostId(number(row, 0)), Raised { beat, drained })
+        });
+        let raised: BTreeMap<_, _> = raised.collect();
+        let mut leases = self.leases(connection, &raised).await?;
+        let published = connection.query(sql::PUBLISHED, &[]).await?;
+        let published: Vec<(MachineName, Revision)> = published
+            .iter()
+            .map(|row| Ok((parsed("machines", 0, row.get(0))?, Revision(number(row, 1)))))
+            .collect::<Result<_, StoreError>>()?;
+        let answers = beats.iter().map(|(host, offer)| {
+            let Some(Raised { beat, drained }) = raised.get(host) else {
+                return Answer::NotFound;
+            };
+            let own = published
+                .iter()
+                .filter(|(machine, _)| offer.machines.contains_key(machine));
+            Answer::Beaten {
+                beat: *beat,
+                drained: *drained,
+                leases: leases.remove(host).unwrap_or_default(),
+                published: own.cloned().collect(),
+            }
+        });
+        Ok(answers.collect())
+    }
+
+    /// Reads the leases of hosts, and notes from where they are read the next time.
+    async fn leases(
+        &self,
+        connection: &Connection,
+        raised: &BTreeMap<HostId, Raised>,
+    ) -> Result<BTreeMap<HostId, Vec<farm_core::messages::Grant>>, StoreError> {
+        let floors: Vec<_> = {
+            let known = self.known();
+            let floor = |(host, it): (&HostId, &Raised)| signed(known.floor(*host, it.beat));
+            raised.iter().map(floor).collect()
+        };
+        let ids: Vec<_> = raised.keys().map(|host| signed(host.0)).collect();
+        let rows = connection.query(sql::LEASES, &[&ids, &floors]).await?;
+        let mut leases: BTreeMap<HostId, Vec<_>> = BTreeMap::new();
+        let mut oldest: BTreeMap<HostId, u64> = BTreeMap::new();
+        for row in &rows {
+            let (host, claim) = (HostId(number(row, 4)), number(row, 5));
+            leases.entry(host).or_default().push(grant(row)?);
+            let least = oldest.entry(host).or_insert(claim);
+            *least = claim.min(*least);
+        }
+        let mut known = self.known();
+        for (host, it) in raised {
+            known.note_floor(*host, it.beat, oldest.get(host).copied());
+        }
+        Ok(leases)
+    }
+
+    /// Reads all hosts, and the details of those that have changed.
+    pub(crate) async fn look(&self, connection: &Connection) -> Result<Answer, StoreError> {
+        let asked = Instant::now();
+        let rows = connection.query(sql::HOSTS, &[]).await?;
+        let versions = rows
+            .iter()
+            .map(|row| (HostId(number(row, 0)), number(row, 3)));
+        let outdated = self.known().outdated(versions);
+        let mut details = Vec::new();
+        if !outdated.is_empty() {
+            let ids: Vec<_> = outdated.iter().map(|host| signed(host.0)).collect();
+            for row in &connection.query(sql::DETAILS, &[&ids]).await? {
+                details.push((HostId(number(row, 0)), host_details(row)?));
+            }
+        }
+        let mut known = self.known();
+        known.note(asked, details);
+        let hosts = rows.iter().map(|row| {
+            let host = HostId(number(row, 0));
+            HostRow {
+                host,
+                beat: number(row, 1),
+                drained: row.get(2),
+                orders: number(row, 4),
+                leases: number(row, 5),
+                offer: known.offer(host),
+            }
+        });
+        Ok(Answer::Hosts(hosts.collect()))
+    }
+}
+
+/// Reads the details of a host: id, name, version, key, offer.
+fn host_details(row: &Row) -> Result<Details, StoreError> {
+    let key = row.get::<_, Option<&[u8]>>(3);
+    let key = key.map(|it| Secret::try_from(it).map_err(|_| unreadable(row, "no hash of a key")));
+    Ok(Details {
+        version: number(row, 2),
+        name: row.get(1),
+        key: key.transpose()?,
+        offer: json("offers", row, 4)?,
+    })
+}
+
+fn unreadable(row: &Row, reason: &str) -> StoreError {
+    StoreError::Row {
+        table: "hosts",
+        row: row.get(0),
+        reason: reason.to_owned(),
+    }
+}
