@@ -26,7 +26,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{info, warn};
 
 use crate::api;
-use crate::housekeeping::{disk_pressure, retention};
+use crate::housekeeping::{disk_pressure, machined, retention};
 use crate::log::LogFilter;
 use crate::scheduler::{self, log_cleaning};
 use crate::service_manager;
@@ -213,8 +213,9 @@ impl Signals {
     }
 }
 
-/// Starts the tasks that ask others for work.
+/// Starts the tasks that ask others for work, and the one that answers machined.
 fn start_triggers(agent: &Arc<AgentState>, members: Vec<controllers::Member>) {
+    tokio::spawn(machined::run(Arc::clone(agent)));
     tokio::spawn(pull::run(Arc::clone(agent)));
     tokio::spawn(layers::run(Arc::clone(agent)));
     notifications::run(agent);

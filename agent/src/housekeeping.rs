@@ -1,6 +1,7 @@
-//! Housekeeping: retention, disk pressure, the doctor, the SLSA check.
+//! Housekeeping: retention, disk pressure, the doctor, the SLSA check, machined.
 
 pub mod disk_pressure;
 pub mod doctor;
+pub mod machined;
 pub mod retention;
 pub mod slsa;

@@ -1,7 +1,8 @@
 //! The resource limits of a guest: a control group (version 2) of its own.
 //!
 //! The groups lie below `buildhost-guests` at the root of the hierarchy and not in the
-//! agent's own group, so that guests survive a restart of the agent.
+//! agent's own group, so that guests survive a restart of the agent. On a host with
+//! systemd-machined each lies in a scope of systemd.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -14,6 +15,8 @@ use config::MIB;
 use config::machine::{Kind, Machine};
 
 const GROUP: &str = "buildhost-guests";
+/// The name of a guest's group in its scope.
+const GROUP_IN_SCOPE: &str = "guest";
 /// The controllers without which no limit can be set.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// The memory that QEMU needs at most besides the guest's.
@@ -53,21 +56,34 @@ fn hierarchy() -> Option<Hierarchy> {
     hierarchy
 }
 
-/// Moves the process of a guest into a group of its own with the limits of its machine.
-/// Returns the group, or `None` on a host that cannot limit the guest.
-pub(crate) fn enter(name: &str, machine: &Machine, pid: u32) -> io::Result<Option<PathBuf>> {
+/// The place of a guest's process.
+#[derive(Debug, Default)]
+pub(crate) struct Entered {
+    /// Its group; `None` on a host that cannot limit the guest.
+    pub(crate) group: Option<PathBuf>,
+    /// The unit of its scope, on a host with machined.
+    pub(crate) scope: Option<String>,
+}
+
+/// Moves the process of a guest into a group of its own with the limits of its machine, and into a
+/// scope if the host has machined.
+pub(crate) fn enter(name: &str, machine: &Machine, pid: u32) -> io::Result<Entered> {
+    let scope = machined::scope::start(name, pid);
     let group = match hierarchy() {
-        Some(Hierarchy { root, limits: true }) => create(&root, name, machine)?,
-        // A container sees the hierarchy from its own group on.
-        Some(Hierarchy { root, .. }) if machine.kind == Kind::Nspawn => {
-            let group = root.join(GROUP).join(name);
-            create_open(&group)?;
-            group
+        Some(Hierarchy { root, limits }) if limits || machine.kind == Kind::Nspawn => {
+            let in_scope = scope.as_ref().and_then(|scope| scope.path.as_ref());
+            let place = Place::of(&root, in_scope.map(PathBuf::as_path), name);
+            place.create_and_enter(pid)?;
+            // Without limits: a container sees the hierarchy from its own group on.
+            if limits {
+                place.limit(machine)?;
+            }
+            Some(place.group)
         }
-        _ => return Ok(None),
+        _ => None,
     };
-    write(&group.join("cgroup.procs"), &pid.to_string())?;
-    Ok(Some(group))
+    let scope = scope.map(|scope| scope.unit);
+    Ok(Entered { group, scope })
 }
 
 /// Finds the hierarchy in the list of mounts.
@@ -102,25 +118,59 @@ fn create_open(group: &Path) -> io::Result<()> {
     fs::set_permissions(group, Permissions::from_mode(0o755))
 }
 
-/// Creates the group `name` below `root` with the limits of a machine.
-fn create(root: &Path, name: &str, machine: &Machine) -> io::Result<PathBuf> {
-    let parent = root.join(GROUP);
-    let group = parent.join(name);
-    create_open(&parent)?;
-    for ancestor in [root, &parent] {
-        let control = ancestor.join("cgroup.subtree_control");
-        for controller in CONTROLLERS {
-            write(&control, &format!("+{controller}"))?;
+/// The place of a guest's group in the hierarchy.
+#[derive(Debug)]
+struct Place {
+    /// The groups above that pass the controllers on, from the top.
+    ancestors: Vec<PathBuf>,
+    group: PathBuf,
+}
+
+impl Place {
+    /// Returns the place of the group `name`. `scope` is the path of the guest's scope below `root`.
+    fn of(root: &Path, scope: Option<&Path>, name: &str) -> Self {
+        if let Some(scope) = scope {
+            // systemd passes the controllers on to the scope.
+            let scope = root.join(scope);
+            Self {
+                group: scope.join(GROUP_IN_SCOPE),
+                ancestors: vec![scope],
+            }
+        } else {
+            let parent = root.join(GROUP);
+            Self {
+                group: parent.join(name),
+                ancestors: vec![root.to_owned(), parent],
+            }
         }
-        // Few hosts can weight the I/O of their disks.
-        let _ = write(&control, "+io");
     }
-    create_open(&group)?;
-    for (file, value) in limits(machine) {
-        write(&group.join(file), &value)?;
+
+    /// Creates the group and moves a process into it. A scope can pass controllers on only when no
+    /// process is left in it itself.
+    fn create_and_enter(&self, pid: u32) -> io::Result<()> {
+        if let Some(parent) = self.group.parent() {
+            create_open(parent)?;
+        }
+        create_open(&self.group)?;
+        write(&self.group.join("cgroup.procs"), &pid.to_string())
     }
-    let _ = write(&group.join("io.weight"), "100");
-    Ok(group)
+
+    /// Sets the limits of a machine.
+    fn limit(&self, machine: &Machine) -> io::Result<()> {
+        for ancestor in &self.ancestors {
+            let control = ancestor.join("cgroup.subtree_control");
+            for controller in CONTROLLERS {
+                write(&control, &format!("+{controller}"))?;
+            }
+            // Few hosts can weight the I/O of their disks.
+            let _ = write(&control, "+io");
+        }
+        for (file, value) in limits(machine) {
+            write(&self.group.join(file), &value)?;
+        }
+        let _ = write(&self.group.join("io.weight"), "100");
+        Ok(())
+    }
 }
 
 fn write(path: &Path, value: &str) -> io::Result<()> {
@@ -138,12 +188,19 @@ pub fn groups() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns true if the kernel has killed a process in a group for want of memory.
-pub(crate) fn ran_out_of_memory(group: &Path) -> bool {
-    let events = sys::trusted::read_text(group.join("memory.events")).unwrap_or_default();
-    let kills = events
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "));
+/// Returns true if the kernel has killed a process in a group for want of memory. systemd may have
+/// removed the group with its `scope`, and knows it then.
+pub(crate) fn ran_out_of_memory(group: &Path, scope: Option<&str>) -> bool {
+    match (sys::trusted::read_text(group.join("memory.events")), scope) {
+        (Ok(events), _) => counts_kills(&events),
+        (Err(_), Some(unit)) if !group.exists() => machined::scope::ran_out_of_memory(unit),
+        (Err(_), _) => false,
+    }
+}
+
+fn counts_kills(events: &str) -> bool {
+    let mut lines = events.lines();
+    let kills = lines.find_map(|line| line.strip_prefix("oom_kill "));
     kills.is_some_and(|count| count != "0")
 }
 
@@ -192,24 +249,45 @@ mod tests {
         assert_eq!(mount_point("proc /proc proc rw 0 0\n"), None);
     }
 
+    /// Makes plain directories with the files that the kernel would create.
+    fn limited(root: &Path, scope: Option<&Path>, machine: &Machine) -> Place {
+        let place = Place::of(root, scope, "demo-42");
+        fs::create_dir_all(&place.group).unwrap();
+        let touch = |path: PathBuf| drop(File::create(path).unwrap());
+        for ancestor in &place.ancestors {
+            touch(ancestor.join("cgroup.subtree_control"));
+        }
+        for file in [
+            "cgroup.procs",
+            "memory.max",
+            "cpu.max",
+            "cpu.weight",
+            "pids.max",
+        ] {
+            touch(place.group.join(file));
+        }
+        place.create_and_enter(7).unwrap();
+        place.limit(machine).unwrap();
+        place
+    }
+
     #[test]
     fn a_group_is_created_with_the_limits_of_its_machine() {
-        // A plain directory with the files that the kernel would create.
-        let root = tempfile::tempdir().unwrap();
-        let group = root.path().join(GROUP).join("demo-42");
-        fs::create_dir_all(&group).unwrap();
-        let touch = |path: PathBuf| drop(File::create(path).unwrap());
-        touch(root.path().join("cgroup.subtree_control"));
-        touch(root.path().join(GROUP).join("cgroup.subtree_control"));
-        for file in ["memory.max", "cpu.max", "cpu.weight", "pids.max"] {
-            touch(group.join(file));
-        }
         let machine = Machine::parse(": 1\nid: d\nsummary: d\ncpus: 2\n").unwrap();
-        assert_eq!(create(root.path(), "demo-42", &machine).unwrap(), group);
-        let limit = |file: &str| fs::read_to_string(group.join(file)).unwrap();
-        assert_eq!(limit("memory.max"), (576 * MIB + OVERHEAD).to_string());
-        assert_eq!(limit("cpu.max"), "300000 100000");
-        assert_eq!(limit("pids.max"), "80");
+        let scope = Path::new("machine.slice/demo-42-7.scope");
+        for (scope, expected) in [
+            (None, "buildhost-guests/demo-42"),
+            (Some(scope), "machine.slice/demo-42-7.scope/guest"),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let place = limited(root.path(), scope, &machine);
+            assert_eq!(place.group, root.path().join(expected));
+            let value = |file: &str| fs::read_to_string(place.group.join(file)).unwrap();
+            assert_eq!(value("cgroup.procs"), "7");
+            assert_eq!(value("memory.max"), (576 * MIB + OVERHEAD).to_string());
+            assert_eq!(value("cpu.max"), "300000 100000");
+            assert_eq!(value("pids.max"), "80");
+        }
     }
 
     #[test]
@@ -223,12 +301,12 @@ mod tests {
     #[test]
     fn kills_for_want_of_memory_are_counted_by_the_kernel() {
         let group = tempfile::tempdir().unwrap();
-        assert!(!ran_out_of_memory(group.path()));
+        assert!(!ran_out_of_memory(group.path(), Some("a.scope")));
         for (kills, expected) in [(0, false), (2, true)] {
             let events =
                 format!("low 0\nhigh 0\nmax 9\noom 1\noom_kill {kills}\noom_group_kill 0\n");
             sys::file::replace(&group.path().join("memory.events"), events.as_bytes()).unwrap();
-            assert_eq!(ran_out_of_memory(group.path()), expected);
+            assert_eq!(ran_out_of_memory(group.path(), None), expected);
         }
     }
 

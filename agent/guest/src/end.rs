@@ -11,6 +11,8 @@ use crate::process::Exit;
 const NSPAWN_REBOOT: i32 = 133;
 /// The signal of the kernel's OOM killer, and of nobody else that gives notice.
 const KILL: i32 = 9;
+/// The signal of `machinectl poweroff`: SIGRTMIN+4 of the C library.
+const POWER_OFF: i32 = 38;
 
 /// A reason for which QEMU has ended a virtual machine, as it reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,12 @@ impl GuestEnd {
         self.exit.is_clean() && self.shutdown != Some(Shutdown::Panicked)
     }
 
+    /// Returns true if a person has ended the guest with `machinectl poweroff`. Unknown for the guest of
+    /// an earlier agent.
+    pub fn was_powered_off_by_host(&self) -> bool {
+        self.exit == Exit::Signal(POWER_OFF)
+    }
+
     /// Returns true if a container needed more memory than its machine has.
     pub fn exceeded_its_memory(&self) -> bool {
         self.kind == Kind::Nspawn && self.out_of_memory
@@ -93,6 +101,9 @@ impl fmt::Display for GuestEnd {
             (None, Exit::Code(code), Kind::Kvm) => write!(f, "QEMU failed with status {code}"),
             (None, Exit::Code(code), Kind::Nspawn) => {
                 write!(f, "its init or systemd-nspawn failed with status {code}")
+            }
+            (None, Exit::Signal(POWER_OFF), _) => {
+                f.write_str("`machinectl poweroff` ended it on the host")
             }
             (None, Exit::Signal(KILL), _) => {
                 f.write_str("it was killed by signal 9, as the kernel does for want of memory")

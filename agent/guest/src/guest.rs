@@ -173,6 +173,16 @@ impl Guest {
         self.process.pid()
     }
 
+    /// Returns the unit of the guest's scope, on a host with machined.
+    pub fn scope(&self) -> Option<&str> {
+        self.process.scope()
+    }
+
+    /// Returns the directory with the guest's files. The record of an older agent has none.
+    pub fn root(&self) -> Option<&Path> {
+        self.process.root()
+    }
+
     /// Returns the descriptor of the guest's process, which is readable from its end on.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.process.pidfd()

@@ -117,7 +117,7 @@ pub(crate) fn start(spec: Spec) -> Result<(Process, Gate), GuestError> {
     let gate = gate.ok_or_else(|| GuestError::Spawn(io::Error::other("it has no input")))?;
     let process = Process::of_child(child.id(), spec.machine.kind)
         .map_err(GuestError::Pidfd)?
-        .limit_and_record(&spec.machine, &group, &spec.run_dir)?;
+        .limit_and_record(&spec.machine, &group, &spec.run_dir, &root)?;
     Ok((process, gate))
 }
 

@@ -51,6 +51,12 @@ struct Record {
     start_time: u64,
     /// The control group that contains nothing else.
     cgroup: Option<PathBuf>,
+    /// The unit of its scope.
+    #[serde(default)]
+    scope: Option<String>,
+    /// The directory with the files of the guest.
+    #[serde(default)]
+    root: Option<PathBuf>,
 }
 
 /// The process of a guest. Dropping it leaves the process running.
@@ -60,6 +66,8 @@ pub(crate) struct Process {
     pid: u32,
     start_time: u64,
     cgroup: Option<PathBuf>,
+    scope: Option<String>,
+    root: Option<PathBuf>,
     fd: OwnedFd,
     exit: OnceLock<Exit>,
     /// Set once the process has ended, before its control group is removed.
@@ -76,6 +84,8 @@ impl Process {
             pid,
             start_time,
             cgroup: None,
+            scope: None,
+            root: None,
             fd,
             exit: OnceLock::new(),
             out_of_memory: OnceLock::new(),
@@ -83,17 +93,19 @@ impl Process {
     }
 
     /// Sets the resource limits of the process and writes its record. Must be called before
-    /// anything of the guest runs. Kills the process on failure.
+    /// anything of the guest runs. `root` has its files. Kills the process on failure.
     pub(crate) fn limit_and_record(
         mut self,
         machine: &Machine,
         group: &str,
         run_dir: &Path,
+        root: &Path,
     ) -> Result<Self, GuestError> {
+        self.root = Some(root.to_owned());
         let done = cgroup::enter(group, machine, self.pid)
             .map_err(GuestError::Limit)
-            .and_then(|group| {
-                self.cgroup = group;
+            .and_then(|entered| {
+                (self.cgroup, self.scope) = (entered.group, entered.scope);
                 self.record(run_dir)
             });
         if done.is_err() {
@@ -102,16 +114,20 @@ impl Process {
         done.map(|()| self)
     }
 
-    /// Moves the process into a control group with another name, and records it.
+    /// Moves the process into a control group with another name, and records it. In a scope it stays,
+    /// because a scope cannot be renamed and no process name depends on it.
     pub(crate) fn move_to(
         mut self,
         group: &str,
         machine: &Machine,
         run_dir: &Path,
     ) -> Result<Self, GuestError> {
-        let entered = cgroup::enter(group, machine, self.pid).map_err(GuestError::Limit)?;
-        if let Some(left) = std::mem::replace(&mut self.cgroup, entered) {
-            cgroup::remove(&left);
+        if self.scope.is_none() {
+            let entered = cgroup::enter(group, machine, self.pid).map_err(GuestError::Limit)?;
+            self.scope = entered.scope;
+            if let Some(left) = std::mem::replace(&mut self.cgroup, entered.group) {
+                cgroup::remove(&left);
+            }
         }
         self.record(run_dir)?;
         Ok(self)
@@ -125,6 +141,8 @@ impl Process {
             pid: self.pid,
             start_time: self.start_time,
             cgroup: self.cgroup.clone(),
+            scope: self.scope.clone(),
+            root: self.root.clone(),
         };
         let path = run_dir.join(RECORD);
         let text = serde_json::to_vec(&record).map_err(io::Error::other);
@@ -157,6 +175,8 @@ impl Process {
             pid: record.pid,
             start_time: record.start_time,
             cgroup: record.cgroup,
+            scope: record.scope,
+            root: record.root,
             fd,
             exit: OnceLock::new(),
             out_of_memory: OnceLock::new(),
@@ -169,6 +189,16 @@ impl Process {
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Returns the unit of its scope, on a host with machined.
+    pub(crate) fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+
+    /// Returns the directory with the files of the guest, if its record has it.
+    pub(crate) fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
     }
 
     /// Returns the descriptor of the process, which is readable from its end on.
@@ -213,7 +243,7 @@ impl Process {
         let exit = *self.exit.get_or_init(|| reap(&self.fd));
         if let Some(group) = &self.cgroup {
             self.out_of_memory
-                .get_or_init(|| cgroup::ran_out_of_memory(group));
+                .get_or_init(|| cgroup::ran_out_of_memory(group, self.scope.as_deref()));
             cgroup::remove(group);
         }
         Some(exit)

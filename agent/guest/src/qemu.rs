@@ -53,7 +53,7 @@ pub(crate) fn start(spec: Spec) -> Result<Process, GuestError> {
     let group = accelerator.group().unwrap_or(spec.user.gid);
     let uid = spec.user.uid;
     let (machine, name) = (spec.machine.clone(), spec.group());
-    let run_dir = spec.run_dir.clone();
+    let (run_dir, root) = (spec.run_dir.clone(), spec.directory.clone());
     let descriptors = descriptors(spec, &network)?;
     let mut qemu = command::prepare(program);
     qemu.arg0(PROGRAM)
@@ -79,7 +79,7 @@ pub(crate) fn start(spec: Spec) -> Result<Process, GuestError> {
     debug!(pid = child.id(), "started QEMU");
     Process::of_child(child.id(), machine.kind)
         .map_err(GuestError::Pidfd)?
-        .limit_and_record(&machine, &name, &run_dir)
+        .limit_and_record(&machine, &name, &run_dir, &root)
 }
 
 /// Opens what QEMU uses by descriptors, under the numbers of its command line. It stays root's.

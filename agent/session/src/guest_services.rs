@@ -6,6 +6,7 @@ use std::sync::Arc;
 use config::settings::{CurrentSettings, Pr};
 use guest::Uids;
 use telemetry::metrics::Metrics;
+use tokio::sync::Notify;
 
 use super::BitBakeServices;
 use super::commands::CommandRegistry;
@@ -33,6 +34,8 @@ pub struct GuestServices {
     pub commands: CommandRegistry,
     /// The counters of guest starts and transfers.
     pub metrics: Arc<Metrics>,
+    /// Wakes the one who registers guests with machined.
+    pub started: Notify,
 }
 
 impl GuestServices {

@@ -52,6 +52,7 @@ mod parts;
 pub mod pr_service;
 mod ready;
 mod rehearsal;
+mod scopes;
 mod secrets;
 mod shutdown_report;
 mod start;
@@ -69,6 +70,7 @@ pub use guest_services::GuestServices;
 pub use hash_service::HashservAccess;
 pub use orphans::{bytes_written, end_orphans, guests_directory, is_running, resume};
 pub use ready::{ReadyGuest, ReadySpec};
+pub use scopes::{GuestInScope, in_scopes};
 pub use secrets::GuestSecrets;
 
 use auxiliary::AuxiliaryGuests;
@@ -259,6 +261,7 @@ impl Session {
             )?;
             Ok((handle, gateway))
         });
+        services.started.notify_one();
         match registered {
             Ok((guest, gateway)) => Ok(Self {
                 guest,

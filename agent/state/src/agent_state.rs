@@ -124,6 +124,7 @@ impl AgentState {
             consoles: ConsoleRegistry::default(),
             commands: session::commands::CommandRegistry::default(),
             metrics: Arc::clone(&telemetry.metrics),
+            started: Notify::new(),
         };
         let paths = StatePaths::new(&settings.paths.state);
         let policy = Policy {

@@ -101,6 +101,9 @@ impl Verdict {
         if let (Some(end), Err(_)) = (&facts.lease_end, &facts.ended) {
             return Self::LeaseEnded(end.clone());
         }
+        if was_powered_off_by_host(&facts.ended) {
+            return Self::Canceled;
+        }
         let causes = Causes::of(&facts);
         match facts.ended {
             Ok(collected) if collected.outcome.is_good() => causes.of_success(collected),
@@ -248,6 +251,16 @@ impl Causes {
             }),
             (Party::Host, _) => Verdict::HostFailed(message),
         }
+    }
+}
+
+/// Returns true if a person has ended the guest with `machinectl poweroff`.
+fn was_powered_off_by_host(ended: &Result<Collected, JobError>) -> bool {
+    match ended {
+        Err(JobError::Guest(
+            GuestFailure::Exited { end, .. } | GuestFailure::AuxiliaryExited { end, .. },
+        )) => end.was_powered_off_by_host(),
+        _ => false,
     }
 }
 

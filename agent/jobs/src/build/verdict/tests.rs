@@ -32,9 +32,13 @@ fn ended() -> Facts {
 }
 
 fn exited(kind: Kind, out_of_memory: bool) -> Facts {
+    exited_by(kind, 9, out_of_memory)
+}
+
+fn exited_by(kind: Kind, signal: i32, out_of_memory: bool) -> Facts {
     let end = GuestEnd {
         kind,
-        exit: Exit::Signal(9),
+        exit: Exit::Signal(signal),
         shutdown: None,
         out_of_memory,
     };
@@ -108,6 +112,13 @@ fn shown(facts: Facts) -> String {
 fn table<const N: usize>(table: [(&str, Facts); N]) -> String {
     let lines = table.map(|(name, facts)| format!("{name} -> {}", shown(facts)));
     lines.join("\n")
+}
+
+#[test]
+fn the_power_off_of_machinectl_cancels() {
+    for kind in [Kind::Kvm, Kind::Nspawn] {
+        assert_eq!(shown(exited_by(kind, 38, false)), "canceled");
+    }
 }
 
 #[test]
