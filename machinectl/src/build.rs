@@ -38,6 +38,7 @@ pub(crate) use bisect::search;
 pub(crate) use delete::plan as plan_deletion;
 pub(crate) use follow::{POLL_INTERVAL, finish_submission, wait};
 pub(crate) use interactive::outcome as wait_for_outcome;
+pub(crate) use log::Command as LogCommand;
 pub(crate) use resources::ResourceOptions;
 pub(crate) use submit::{BuildArguments, upload_sources};
 
@@ -195,7 +196,7 @@ pub(crate) fn run(
 }
 
 /// Returns the result of copying to stdout. A reader that has read enough is no failure.
-fn unless_closed(copied: Result<u64, ClientError>) -> Result<(), Failure> {
+pub(crate) fn unless_closed(copied: Result<u64, ClientError>) -> Result<(), Failure> {
     match copied {
         Err(error) if error.is_closed_output() => Ok(()),
         copied => Ok(copied.map(drop)?),

@@ -7,12 +7,12 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit_code::{self, ExitStatus, Failure};
-use crate::options::{GlobalOptions, HOST_ID};
+use crate::options::{FARM_ID, GlobalOptions, HOST_ID};
 use crate::output::{self, Output};
 use crate::program::Program;
 use crate::{
-    build, cache, context, controllers, guest, help, host, layer, machine, manual, notify, project,
-    reach, relay, schedule, secret, systemd, toaster, token, toolchain,
+    build, cache, context, controllers, farm, guest, help, host, layer, machine, manual, notify,
+    project, reach, relay, schedule, secret, systemd, toaster, token, toolchain,
 };
 
 /// Manages machines, their images and toolchains, and the builds on a build host
@@ -59,6 +59,8 @@ enum Command {
     Notify(notify::Command),
     #[command(flatten)]
     Host(host::Command),
+    #[command(flatten)]
+    Farm(farm::Command),
     /// Add, list and remove tokens, which give access to the agent over the network
     #[command(subcommand)]
     Token(token::Command),
@@ -93,6 +95,10 @@ impl Parsed {
         if options.json && !help::has_json(&self.path) {
             let text = format!("`{}` prints no JSON, so --json has no meaning", self.path);
             return Err(Failure::new(ExitStatus::Usage, text));
+        }
+        if reach::is_of_farm(&self.path) && options.has_farm()? {
+            with_farm(&self.cli.command, options, output)?;
+            return output.finish();
         }
         reach::check(&self.path, self.has_host, || options.endpoint())?;
         dispatch(&self.cli.command, program, options, output)?;
@@ -137,8 +143,18 @@ pub(crate) fn tree(program: Program) -> clap::Command {
 fn parse(program: Program, arguments: &[OsString]) -> Result<Parsed, clap::Error> {
     let mut tree = tree(program);
     let matches = tree.try_get_matches_from_mut(arguments)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut tree))?;
-    let has_host = matches.value_source(HOST_ID) == Some(ValueSource::CommandLine);
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut tree))?;
+    let is_written = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let (names_host, names_farm) = (is_written(HOST_ID), is_written(FARM_ID));
+    if names_host && names_farm {
+        let text = "--host and --farm exclude each other";
+        return Err(tree.error(ErrorKind::ArgumentConflict, text));
+    }
+    // What is written precedes the environment.
+    if names_host {
+        cli.options.farm = None;
+    }
+    let has_host = names_host || names_farm;
     let path = path(&matches);
     Ok(Parsed {
         cli,
@@ -193,6 +209,7 @@ fn dispatch(
         Command::Controllers(command) => controllers::run(command, options, output),
         Command::Notify(command) => notify::run(command, options, output),
         Command::Host(command) => host::run(command, options, output),
+        Command::Farm(command) => farm::run(command, &farm::client(options)?, output),
         Command::Token(command) => token::run(command, output),
         Command::Context(command) => context::run(command, options, output),
         Command::Relay(relay::Command::Relay) => relay::run(options.socket()),
@@ -200,6 +217,20 @@ fn dispatch(
             toaster::run(command, options, output)
         }
         Command::Manual(command) => manual::run(command, tree(program), output),
+    }
+}
+
+/// Runs a command with the farm that the options name.
+fn with_farm(command: &Command, options: &GlobalOptions, output: &Output) -> Result<(), Failure> {
+    let client = farm::client(options)?;
+    match command {
+        Command::Farm(command) => farm::run(command, &client, output),
+        Command::Build(command) => farm::run_builds(command, &client, output),
+        Command::Host(host::Command::Drain(command)) => farm::drain(command, &client, output),
+        _ => Err(Failure::new(
+            ExitStatus::Usage,
+            "a farm has no such command",
+        )),
     }
 }
 

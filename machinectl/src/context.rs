@@ -25,7 +25,8 @@ pub(crate) enum Command {
     Add {
         /// The name of the context
         name: ContextName,
-        /// The host of the agent: `https://HOST:PORT`, `ssh:[USER@]HOST` or `local`
+        /// The host of the agent: `https://HOST:PORT`, `ssh:[USER@]HOST` or `local`; or a farm:
+        /// `farm:https://HOST:PORT`
         address: HostAddress,
         /// The program to run on a host behind ssh, if `buildhost` is not in its PATH
         #[arg(long, value_name = "PATH")]
@@ -153,7 +154,7 @@ impl Add<'_> {
             ..
         } = &self.context;
         let (is_network, is_ssh) = match host {
-            HostAddress::Network(_) => (true, false),
+            HostAddress::Network(_) | HostAddress::Farm(_) => (true, false),
             HostAddress::Ssh(_) => (false, true),
             HostAddress::Local => (false, false),
         };

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use clap::Arg;
 use clap::builder::StyledStr;
 
-use crate::options::{COLOR_ID, HOST_ID};
+use crate::options::{COLOR_ID, FARM_ID, HOST_ID};
 use crate::reach;
 
 const VOLUME: &str = "volume";
@@ -25,13 +25,14 @@ type Entry = (&'static str, &'static [&'static str]);
 
 /// The groups of commands in their order on the first page. Every visible command is in one of
 /// them.
-const GROUPS: [(&str, &[Entry]); 7] = [
+const GROUPS: [(&str, &[Entry]); 8] = [
     ("Machines", MACHINES),
     ("Images", IMAGES),
     ("Builds", BUILDS),
     ("Projects", PROJECTS),
     ("Debugging", DEBUGGING),
     ("Host", HOST),
+    ("Farm", FARM),
     ("Toaster", TOASTER),
 ];
 
@@ -146,6 +147,12 @@ const HOST: &[Entry] = &[
     ("completions", &[]),
 ];
 
+const FARM: &[Entry] = &[
+    ("hosts", &[JSON, LEGEND]),
+    ("machines", &[JSON, LEGEND]),
+    ("queue", &[JSON, LEGEND]),
+];
+
 const TOASTER: &[Entry] = &[
     ("toaster buildslist", &[SOCKET]),
     ("toaster builddelete", &[SOCKET, JSON]),
@@ -205,6 +212,9 @@ fn hide_ineffective(command: clap::Command, path: &str, options: &[Arg]) -> clap
 fn uses(path: &str, option: &Arg) -> bool {
     if option.get_id() == HOST_ID {
         return reach::has_host(path);
+    }
+    if option.get_id() == FARM_ID {
+        return reach::is_of_farm(path);
     }
     let id = match option.get_id().as_str() {
         // Only tables have colors.
@@ -369,7 +379,9 @@ mod tests {
                 .collect();
             let host = reach::has_host(path).then_some(HOST_ID);
             let color = used.contains(&LEGEND).then_some(COLOR_ID);
-            let expected = used.iter().copied().chain(host).chain(color).collect();
+            let farm = reach::is_of_farm(path).then_some(FARM_ID);
+            let expected = used.iter().copied().chain(host).chain(farm).chain(color);
+            let expected = expected.collect();
             assert_eq!(shown, expected, "{path}");
         }
     }

@@ -14,6 +14,8 @@ use crate::exit_code::Failure;
 use crate::options::GlobalOptions;
 use crate::output::Output;
 
+pub(crate) use drain::Command as DrainCommand;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the activity, capacity and problems of the host

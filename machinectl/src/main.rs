@@ -10,6 +10,7 @@ mod completion;
 mod context;
 mod controllers;
 mod exit_code;
+mod farm;
 mod guest;
 mod help;
 mod host;

@@ -18,6 +18,9 @@ pub(crate) const COLOR_ID: &str = "color";
 /// The ID of `--host`, which is unlike that of the hosts of `push` and `pull`.
 pub(crate) const HOST_ID: &str = "agent_host";
 
+/// The ID of `--farm`.
+pub(crate) const FARM_ID: &str = "farm";
+
 /// The heading of [`GlobalOptions`] in `--help`.
 pub(crate) const GLOBAL_HEADING: &str = "Global options";
 
@@ -57,6 +60,16 @@ pub(crate) struct GlobalOptions {
         hide_env_values = true
     )]
     pub(crate) host: Option<HostOption>,
+    /// The farm: `https://HOST:PORT` of one of its coordinators, or a context
+    #[arg(
+        id = FARM_ID,
+        long = "farm",
+        global = true,
+        value_name = "FARM",
+        env = "BUILDHOST_FARM",
+        hide_env_values = true
+    )]
+    pub(crate) farm: Option<HostOption>,
     /// The file with the token for an agent on the network, mode 0600, or - for standard input
     #[arg(
         long,

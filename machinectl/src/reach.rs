@@ -1,7 +1,7 @@
 //! The reach of each command: an agent, which may be that of another host, the files of this host,
 //! or neither.
 
-use client::{Endpoint, HostAddress};
+use client::{AgentUrl, Endpoint, HostAddress, NetworkEndpoint};
 
 use crate::exit_code::{ExitStatus, Failure};
 
@@ -15,6 +15,14 @@ pub(crate) enum Reach {
     /// This host alone, whatever the agent is.
     Here,
 }
+
+/// The commands that work with a farm as well as with an agent, and those that need one.
+const FARM: &[&str] = &[
+    "build", "builds", "cancel", "drain", "explain", "hosts", "log", "machines", "queue", "undrain",
+];
+
+/// The commands that need a farm.
+const FARM_ONLY: &[&str] = &["hosts", "machines", "queue"];
 
 /// The commands that work with an agent.
 const AGENT: &[&str] = &[
@@ -40,6 +48,7 @@ const AGENT: &[&str] = &[
     "guest stop",
     "host",
     "host status",
+    "hosts",
     "layer add",
     "layer list",
     "layer remove",
@@ -47,6 +56,7 @@ const AGENT: &[&str] = &[
     "layer sources",
     "log",
     "login",
+    "machines",
     "notify list",
     "notify test",
     "project add",
@@ -59,6 +69,7 @@ const AGENT: &[&str] = &[
     "project set",
     "project show",
     "provenance",
+    "queue",
     "rebuild",
     "release",
     "release add",
@@ -157,7 +168,12 @@ pub(crate) fn has_host(path: &str) -> bool {
             .strip_prefix(path)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     };
-    find(path) == Some(Reach::Agent) || AGENT.iter().any(is_below)
+    !FARM_ONLY.contains(&path) && (find(path) == Some(Reach::Agent) || AGENT.iter().any(is_below))
+}
+
+/// Returns true if a command works with a farm.
+pub(crate) fn is_of_farm(path: &str) -> bool {
+    FARM.contains(&path)
 }
 
 /// Refuses a command that cannot do its work with the agent that was named. `is_explicit` says that
@@ -172,9 +188,24 @@ pub(crate) fn check(
             let text = format!("`{path}` does not speak to an agent, so --host has no meaning");
             Err(Failure::new(ExitStatus::Usage, text))
         }
-        Some(Reach::Agent | Reach::Here) => Ok(()),
+        Some(Reach::Here) => Ok(()),
+        Some(Reach::Agent) => match endpoint()? {
+            Endpoint::Network(NetworkEndpoint {
+                is_farm: true, url, ..
+            }) => Err(refusal(path, &url)),
+            _ => Ok(()),
+        },
         Some(Reach::Host) | None => require_local(&format!("`{path}`"), path, &endpoint()?),
     }
+}
+
+/// Returns the refusal of a command that works with one agent for a farm.
+fn refusal(path: &str, url: &AgentUrl) -> Failure {
+    let text = format!(
+        "`{path}` works with the agent of one host, and {url} is a farm; \
+         name a host with --host, such as `buildhost --host ssh:HOST {path}`"
+    );
+    Failure::new(ExitStatus::Refused, text)
 }
 
 /// Refuses something that works with the files of this host if the agent is that of another one.

@@ -21,6 +21,11 @@ impl GlobalOptions {
         endpoint(self)
     }
 
+    /// Returns true if the options, or the context in use, name a farm.
+    pub(crate) fn has_farm(&self) -> Result<bool, Failure> {
+        Ok(matches!(chosen(self)?.host, HostAddress::Farm(_)))
+    }
+
     /// Returns a client of that agent.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         Ok(Client::of(self.endpoint()?)?)
@@ -28,6 +33,14 @@ impl GlobalOptions {
 }
 
 fn endpoint(options: &GlobalOptions) -> Result<Endpoint, Failure> {
+    complete(chosen(options)?, options)
+}
+
+/// Returns the context that the options choose.
+fn chosen(options: &GlobalOptions) -> Result<Context, Failure> {
+    if let Some(farm) = &options.farm {
+        return of_farm(farm);
+    }
     let needs_contexts = match &options.host {
         Some(host) => matches!(host, HostOption::Context(_)),
         None => options.socket.is_none(),
@@ -37,8 +50,29 @@ fn endpoint(options: &GlobalOptions) -> Result<Endpoint, Failure> {
     } else {
         Contexts::default()
     };
-    let chosen = choose(options.host.as_ref(), options.socket.as_deref(), &contexts)?;
-    complete(chosen, options)
+    choose(options.host.as_ref(), options.socket.as_deref(), &contexts)
+}
+
+/// Returns the context of `--farm`: an address, or the name of a context.
+fn of_farm(farm: &HostOption) -> Result<Context, Failure> {
+    match farm {
+        HostOption::Address(HostAddress::Network(url) | HostAddress::Farm(url)) => {
+            Ok(Context::of(HostAddress::Farm(url.clone())))
+        }
+        HostOption::Context(name) => {
+            let context = Contexts::read()?.get(name)?.clone();
+            if matches!(context.host, HostAddress::Farm(_)) {
+                return Ok(context);
+            }
+            let text = format!("context {name} is that of a host: {}", context.host);
+            Err(Failure::new(ExitStatus::Usage, text))
+        }
+        HostOption::Address(address) => {
+            let text =
+                format!("{address} is no farm; --farm expects https://HOST:PORT or a context");
+            Err(Failure::new(ExitStatus::Usage, text))
+        }
+    }
 }
 
 /// Returns the context that applies; that of an address has nothing but the address.
@@ -70,7 +104,8 @@ fn complete(context: Context, options: &GlobalOptions) -> Result<Endpoint, Failu
             program: context.program.unwrap_or_else(|| PROGRAM.to_owned()),
             socket,
         })),
-        HostAddress::Network(url) => {
+        HostAddress::Network(ref url) | HostAddress::Farm(ref url) => {
+            let url = url.clone();
             let file = options.token_file.clone().or(context.token_file);
             let token = file.map(|file| read_token(&file)).transpose()?;
             if token.is_some() && !url.is_private() {
@@ -82,6 +117,7 @@ fn complete(context: Context, options: &GlobalOptions) -> Result<Endpoint, Failu
             }
             Ok(Endpoint::Network(NetworkEndpoint {
                 url,
+                is_farm: matches!(context.host, HostAddress::Farm(_)),
                 token,
                 ca_file: options.ca_file.clone().or(context.ca_file),
             }))

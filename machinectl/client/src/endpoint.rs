@@ -16,17 +16,19 @@ use zeroize::Zeroizing;
 pub enum Endpoint {
     /// The administration socket of this host.
     Socket(PathBuf),
-    /// A port on the network.
+    /// A port on the network, of an agent or of a coordinator.
     Network(NetworkEndpoint),
     /// The administration socket of another host, through ssh.
     Ssh(SshEndpoint),
 }
 
-/// The port of an agent on the network.
+/// The port of an agent or of a coordinator on the network.
 #[derive(Debug, Clone)]
 pub struct NetworkEndpoint {
     /// The address.
     pub url: AgentUrl,
+    /// True if a coordinator of a farm listens there.
+    pub is_farm: bool,
     /// The bearer token; `None` sends none.
     pub token: Option<BearerToken>,
     /// The certificates of the authorities that are trusted; `None` trusts those of the system.
@@ -119,7 +121,9 @@ impl fmt::Display for AgentUrl {
 
 /// The error of parsing a [`HostAddress`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected https://HOST:PORT, http://HOST:PORT, ssh:[USER@]HOST or `local`{0}")]
+#[error(
+    "expected https://HOST:PORT, http://HOST:PORT, farm:https://HOST:PORT, ssh:[USER@]HOST or `local`{0}"
+)]
 pub struct AddressError(&'static str);
 
 impl FromStr for AgentUrl {
@@ -153,6 +157,8 @@ pub enum HostAddress {
     Local,
     /// A port on the network.
     Network(AgentUrl),
+    /// A coordinator of a farm.
+    Farm(AgentUrl),
     /// A host that is reached by ssh.
     Ssh(SshHost),
 }
@@ -160,6 +166,8 @@ pub enum HostAddress {
 impl HostAddress {
     /// The word for this host.
     pub const LOCAL: &str = "local";
+    /// The beginning of the address of a coordinator.
+    const FARM: &str = "farm:";
 }
 
 impl FromStr for HostAddress {
@@ -168,6 +176,9 @@ impl FromStr for HostAddress {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if text == Self::LOCAL {
             return Ok(Self::Local);
+        }
+        if let Some(url) = text.strip_prefix(Self::FARM) {
+            return url.parse().map(Self::Farm);
         }
         let ssh = match text.strip_prefix("ssh:") {
             // ssh reads such an address itself, with its port.
@@ -200,6 +211,7 @@ impl fmt::Display for HostAddress {
         match self {
             Self::Local => f.write_str(Self::LOCAL),
             Self::Network(url) => url.fmt(f),
+            Self::Farm(url) => write!(f, "{}{url}", Self::FARM),
             Self::Ssh(host) if host.as_str().starts_with("ssh://") => host.fmt(f),
             Self::Ssh(host) => write!(f, "ssh:{host}"),
         }
@@ -223,6 +235,14 @@ impl Endpoint {
             Self::Socket(_) | Self::Ssh(_) => "http://agent".to_owned(),
         }
     }
+
+    /// Returns the path below which the API is.
+    pub(crate) fn api(&self) -> &'static str {
+        match self {
+            Self::Network(NetworkEndpoint { is_farm: true, .. }) => "farm/v1",
+            _ => "api/v1",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -236,6 +256,7 @@ mod tests {
         for (text, expected) in [
             ("local", "local"),
             ("https://build1", "https://build1"),
+            ("farm:https://farm:8590", "farm:https://farm:8590"),
             ("https://build1:8000/", "https://build1:8000"),
             ("http://[::1]:8000", "http://[::1]:8000"),
             ("ssh:build1", "ssh:build1"),
@@ -259,6 +280,8 @@ mod tests {
             "https://build1/api",
             "https://build1?x",
             "https://user:secret@build1",
+            "farm:",
+            "farm:local",
             "ssh:",
             "ssh:-oProxyCommand=x",
             "ssh:a b",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use config::builds::Problem;
 use hyper::StatusCode;
+use serde::Deserialize;
 
 /// The beginning of an agent's refusal of a path that it does not know.
 const UNKNOWN_ROUTE: &str = "there is no route ";
@@ -82,6 +83,14 @@ pub enum ConnectError {
     },
 }
 
+/// The body of a refusal.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Reason {
+    Agent(Problem),
+    Farm { error: String },
+}
+
 /// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -146,8 +155,9 @@ impl ClientError {
 
     /// Returns the refusal in an answer's body: the detail of a problem, or the text itself.
     pub(crate) fn refused(place: &str, status: StatusCode, body: &str) -> Self {
-        let detail = match serde_json::from_str::<Problem>(body) {
-            Ok(problem) => problem.detail,
+        let detail = match serde_json::from_str::<Reason>(body) {
+            Ok(Reason::Agent(problem)) => problem.detail,
+            Ok(Reason::Farm { error }) => error,
             Err(_) if body.is_empty() => status.to_string(),
             Err(_) => body.to_owned(),
         };

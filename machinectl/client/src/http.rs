@@ -44,6 +44,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 pub(crate) struct Http {
     client: legacy::Client<Connector, Body>,
     connector: Connector,
+    /// The beginning of the addresses, with the path of the API.
     base: String,
     authorization: Option<HeaderValue>,
 }
@@ -59,7 +60,7 @@ impl Http {
             }),
             Endpoint::Socket(_) | Endpoint::Ssh(_) => None,
         };
-        let base = endpoint.base();
+        let base = format!("{}/{}", endpoint.base(), endpoint.api());
         let connector = Connector::new(endpoint);
         let client = legacy::Client::builder(TokioExecutor::new()).build(connector.clone());
         Ok(Self {
@@ -74,7 +75,7 @@ impl Http {
     pub(crate) fn request(&self, method: Method, path: &str) -> Builder {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}/api/v1/{path}", self.base))
+            .uri(format!("{}/{path}", self.base))
             .header(USER_AGENT, concat!("buildhost/", env!("CARGO_PKG_VERSION")));
         match &self.authorization {
             Some(value) => request.header(AUTHORIZATION, value),
@@ -177,6 +178,18 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<Created<T>> {
         self.write(Method::PUT, path, body, Some(ANSWER_LIMIT))
+    }
+
+    /// Posts a JSON document to a route whose answer has nothing that is needed.
+    pub(crate) fn command(&self, path: &str, body: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_vec(body).map_err(answer)?;
+        let request = self
+            .http
+            .request(Method::POST, path)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body::boxed(Full::from(text)))
+            .map_err(answer)?;
+        self.exchange(request, Some(ANSWER_LIMIT)).map(drop)
     }
 
     /// Deletes the object at a path.

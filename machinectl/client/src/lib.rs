@@ -1,4 +1,5 @@
-//! A client of the agent's HTTP API: over its unix socket, over TCP, or by ssh.
+//! A client of the agent's HTTP API: over its unix socket, over TCP, or by ssh; and of the coordinators of
+//! a farm.
 //!
 //! [`Client`] has a method for each operation that the command line needs. All methods block. A
 //! request that the agent refuses is a [`ClientError::Refused`] with the agent's reason.
@@ -11,6 +12,7 @@ mod controllers;
 mod endpoint;
 mod error;
 mod exec;
+mod farm;
 mod http;
 mod layers;
 mod machines;

@@ -5,10 +5,11 @@ use client::Client;
 use config::builds::{Build, Cursor, ListQuery, Sort, State, Submitter};
 use config::task::Outcome;
 use config::{MachineName, ProjectName, ScheduleName, ToolchainName};
+use farm_core::view::{BuildQuery, BuildState};
 use jiff::Timestamp;
 
 use super::show;
-use crate::exit_code::Failure;
+use crate::exit_code::{ExitStatus, Failure};
 use crate::output::{Output, Table, joined, or_empty, past_time, time};
 
 /// The options that select builds.
@@ -29,6 +30,9 @@ pub(crate) struct Filter {
     /// Only builds in this state: queued, starting, running, storing or finished
     #[arg(long, value_parser = state)]
     state: Option<State>,
+    /// Only builds on this host of a farm
+    #[arg(long, value_name = "NAME")]
+    on_host: Option<String>,
     /// Only builds of this submitter
     #[arg(long, value_name = "NAME")]
     submitter: Option<Submitter>,
@@ -81,6 +85,47 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Returns the query of a farm.
+    ///
+    /// # Errors
+    /// A farm has no such filter or order.
+    pub(crate) fn of_farm(&self) -> Result<BuildQuery, Failure> {
+        let unknown = [
+            ("--toolchain", self.toolchain.is_some()),
+            ("--schedule", self.schedule.is_some()),
+            ("--since", self.since.is_some()),
+            ("--until", self.until.is_some()),
+            ("--sort", self.sort != Sort::default()),
+            ("--reverse", self.reverse),
+        ];
+        if let Some((option, _)) = unknown.iter().find(|(_, is_set)| *is_set) {
+            let text =
+                format!("{option} has no meaning for a farm, which lists the newest builds first");
+            return Err(Failure::new(ExitStatus::Usage, text));
+        }
+        let wrong = |error| Failure::new(ExitStatus::Usage, error);
+        let package = self.package.as_deref().map(str::parse).transpose();
+        let state = self.state.map(|it| match it {
+            State::Queued => BuildState::Queued,
+            State::Starting | State::Running | State::Storing => BuildState::Running,
+            State::Finished => BuildState::Finished,
+        });
+        Ok(BuildQuery {
+            state,
+            machine: self.machine.clone(),
+            package: package
+                .map_err(|error: config::builds::LabelError| wrong(error.to_string()))?,
+            project: self.project.clone(),
+            submitter: self.submitter.clone(),
+            host: self.on_host.clone(),
+            outcome: self.outcome,
+            before: self.from.as_ref().map(|it| it.id),
+            count: Some(self.count),
+        })
+    }
+}
+
 fn outcome(name: &str) -> Result<Outcome, String> {
     name.parse().map_err(|_| {
         "expected one of success, warning, error, abort, abnormal, interrupt, skip".to_owned()
@@ -96,6 +141,10 @@ fn state(name: &str) -> Result<State, String> {
 
 /// Prints the selected builds, which may take several requests.
 pub(super) fn run(client: &Client, filter: &Filter, output: &Output) -> Result<(), Failure> {
+    if filter.on_host.is_some() {
+        let text = "--on-host has a meaning for a farm only";
+        return Err(Failure::new(ExitStatus::Usage, text));
+    }
     let (builds, next) = select(client, filter)?;
     if let Some(position) = next {
         output.status(format_args!("more builds may follow: --from {position}"));

@@ -21,6 +21,8 @@ pub(crate) enum Command {
     /// Running builds and bootstraps run to their end. Waiting and new builds wait until
     /// `buildhost undrain`, even if the agent or the host restarts.
     Drain {
+        /// The host of a farm, with --farm
+        host: Option<String>,
         /// Wait until no guests are running
         #[arg(long)]
         wait: bool,
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     },
     /// Start guests again after `drain`
     Undrain {
+        /// The host of a farm, with --farm
+        host: Option<String>,
         #[command(flatten)]
         dry_run: DryRun,
     },
@@ -52,6 +56,11 @@ pub(crate) enum Command {
 
 pub(super) fn run(command: &Command, client: &Client, output: &Output) -> Result<(), Failure> {
     match command {
+        Command::Drain { host: Some(_), .. } | Command::Undrain { host: Some(_), .. } => {
+            let text = "a host is named for a farm only; --farm names the farm, and --host the host of \
+                        an agent";
+            Err(Failure::new(ExitStatus::Usage, text))
+        }
         Command::Drain { wait, dry_run, .. } if dry_run.enabled => {
             plan_drain(&client.queue()?, *wait, output)
         }
@@ -68,7 +77,7 @@ pub(super) fn run(command: &Command, client: &Client, output: &Output) -> Result
             }
             Ok(())
         }
-        Command::Undrain { dry_run } => undrain(client, *dry_run, output),
+        Command::Undrain { dry_run, .. } => undrain(client, *dry_run, output),
     }
 }
 

@@ -1,0 +1,79 @@
+//! The commands about a farm, at one of its coordinators: those that only a farm has, and those of a host
+//! that `--farm` makes work with a farm.
+
+mod builds;
+mod hosts;
+
+use clap::Subcommand;
+use client::Client;
+
+use crate::build;
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::GlobalOptions;
+use crate::output::Output;
+
+pub(crate) use hosts::drain;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the hosts of a farm, or show one
+    Hosts {
+        /// Show everything about this host instead
+        host: Option<String>,
+    },
+    /// List the machines of a farm, their revisions and their hosts
+    Machines,
+    /// Show the queue of a farm and why its oldest builds wait
+    Queue,
+}
+
+/// Returns a client of the farm that the options name.
+pub(crate) fn client(options: &GlobalOptions) -> Result<Client, Failure> {
+    if options.has_farm()? {
+        return options.client();
+    }
+    let text = "the command needs a farm: name it with --farm https://HOST:PORT, or use a context of \
+                `buildhost context add NAME farm:https://HOST:PORT`";
+    Err(Failure::new(ExitStatus::Usage, text))
+}
+
+/// Runs a command that only a farm has.
+pub(crate) fn run(command: &Command, client: &Client, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Hosts { host: None } => hosts::list(&client.farm_hosts()?, output),
+        Command::Hosts { host: Some(name) } => hosts::show(&client.farm_host(name)?, output),
+        Command::Machines => hosts::machines(&client.farm_machines()?, output),
+        Command::Queue => builds::queue(&client.farm_queue()?, output),
+    }
+}
+
+/// Runs a command about builds with a farm.
+pub(crate) fn run_builds(
+    command: &build::Command,
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
+    match command {
+        build::Command::Builds {
+            build: Some(id), ..
+        } => builds::show(&client.farm_build(*id)?, output),
+        build::Command::Builds {
+            command: None,
+            filter,
+            ..
+        } => builds::list(client, &filter.of_farm()?, output),
+        build::Command::Explain { build: Some(id) } => {
+            builds::explain(&client.farm_build(*id)?, output)
+        }
+        build::Command::Explain { build: None } => builds::queue(&client.farm_queue()?, output),
+        build::Command::Cancel { build, dry_run } => {
+            builds::cancel(client, *build, *dry_run, output)
+        }
+        build::Command::Log(command) => builds::log(command, client),
+        _ => {
+            let text = "sources do not travel to the hosts of a farm yet; submit with \
+                        `POST /farm/v1/builds`";
+            Err(Failure::new(ExitStatus::Refused, text))
+        }
+    }
+}
