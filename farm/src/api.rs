@@ -1,23 +1,31 @@
 //! The HTTP interface of a coordinator, for hosts and for clients.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, HeaderMap};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use farm_core::messages::Reply;
 use serde_json::json;
 
+pub use crate::attempts::Attempts;
 use crate::coordinator::Coordinator;
 use crate::secret;
 
 mod auth;
 mod clients;
+mod errors;
 mod hosts;
 mod transfers;
 mod views;
+
+/// The most bytes of a document that a host or client sends. Streams have limits of their own.
+const BODY_MAX: usize = 1 << 20;
 
 /// Everything that the handlers share.
 #[derive(Debug)]
@@ -27,6 +35,8 @@ pub struct Service {
     /// The hash of the token of a file, which may do everything; `None` if all tokens are in the
     /// database.
     pub client_token: Option<[u8; 32]>,
+    /// The attempts with unknown secrets.
+    pub attempts: Attempts,
 }
 
 /// Returns the routes.
@@ -63,7 +73,11 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/farm/v1/hosts/{host}/undrain", post(clients::undrain))
         .route("/farm/v1/machines", get(views::machines))
         .route("/farm/v1/machines/{machine}", post(clients::publish))
+        .method_not_allowed_fallback(errors::wrong_method)
+        .fallback(errors::no_such_path)
         .with_state(service)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(map_response(errors::as_json))
 }
 
 /// An answer that is an error: its status and its sentence.
@@ -80,6 +94,20 @@ impl Refusal {
     fn unavailable() -> Self {
         let message = "the database of the farm does not answer; repeat the request";
         Self(StatusCode::SERVICE_UNAVAILABLE, message.to_owned())
+    }
+
+    /// Counts an attempt with a secret that may be unknown.
+    fn check_attempt(service: &Service, secret: &[u8; 32]) -> Result<(), Self> {
+        service
+            .attempts
+            .admit(secret, Instant::now())
+            .map_err(|wait| {
+                let seconds = wait.as_secs() + 1;
+                let message = format!(
+                    "too many requests with unknown secrets; repeat this one in {seconds} s"
+                );
+                Self(StatusCode::TOO_MANY_REQUESTS, message)
+            })
     }
 
     /// Returns the error for a reply that does not belong to its request.

@@ -1,7 +1,9 @@
 //! The coordinator of a farm. It drives the state machines of `farm_core` over the store and HTTP.
 
 pub mod api;
+mod attempts;
 pub mod coordinator;
 pub mod secret;
+pub mod server;
 pub mod transfers;
 pub mod view;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use farm::api::{Service, router};
+use farm::api::{Attempts, Service};
 use farm::coordinator::Coordinator;
-use farm::secret;
+use farm::{secret, server};
 use farm_core::Terms;
 use farm_store::Store;
 use tokio::net::TcpListener;
@@ -160,10 +160,9 @@ async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
     let service = Arc::new(Service {
         coordinator: Coordinator::new(store, terms).reached_at(url),
         client_token: token,
+        attempts: Attempts::default(),
     });
     tracing::info!(address = %listener.local_addr()?, "listening");
-    let watched = Arc::clone(&service);
-    let watch = tokio::spawn(async move { watched.coordinator.watch().await });
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = async move {
         tokio::select! {
@@ -171,9 +170,6 @@ async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    let served = axum::serve(listener, router(service))
-        .with_graceful_shutdown(stop)
-        .await;
-    watch.abort();
-    served.context("cannot serve")
+    server::serve(listener, service, stop).await;
+    Ok(())
 }

@@ -48,7 +48,8 @@ impl Watch {
     pub fn ordered(&mut self, hosts: &[HostRow]) -> Vec<HostId> {
         let last = std::mem::take(&mut self.orders);
         self.orders = hosts.iter().map(|it| (it.host, it.orders)).collect();
-        let is_new = |row: &&HostRow| last.get(&row.host).is_some_and(|it| *it != row.orders);
+        let known = |host: HostId| last.get(&host).copied().unwrap_or_default();
+        let is_new = |row: &&HostRow| known(row.host) != row.orders;
         hosts.iter().filter(is_new).map(|it| it.host).collect()
     }
 
@@ -103,8 +104,10 @@ mod tests {
             orders,
             ..row(1, 0)
         };
-        assert_eq!(watch.ordered(&[ordered(3)]), []);
+        assert_eq!(watch.ordered(&[ordered(0)]), []);
         assert_eq!(watch.ordered(&[ordered(4)]), [HostId(1)]);
         assert_eq!(watch.ordered(&[ordered(4)]), []);
+        // The first order may come before the first look at a new host.
+        assert_eq!(Watch::default().ordered(&[ordered(1)]), [HostId(1)]);
     }
 }

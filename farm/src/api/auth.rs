@@ -1,5 +1,7 @@
 //! The clients and their rights: a token of the database, or the one of a file.
 
+use std::time::Instant;
+
 use axum::http::StatusCode;
 use axum::http::header::HeaderMap;
 use config::tokens::Scope;
@@ -51,11 +53,14 @@ pub(super) async fn authenticate(
             scope: Scope::Admin,
         }));
     }
+    Refusal::check_attempt(service, &hash)?;
     match service.coordinator.store().client(hash).await {
-        Ok(found) => Ok(found.map(|(name, scope)| Client {
-            name: name.to_string(),
-            scope,
-        })),
+        Ok(found) => Ok(found
+            .inspect(|_| service.attempts.succeeded(hash, Instant::now()))
+            .map(|(name, scope)| Client {
+                name: name.to_string(),
+                scope,
+            })),
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             warn!(error, "cannot read the tokens of clients");

@@ -1,6 +1,7 @@
 //! The requests of hosts. The key decides which host it is; nothing in a request does.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -36,6 +37,7 @@ pub(super) async fn enrol(
         return Err(Refusal(StatusCode::BAD_REQUEST, message));
     }
     let (token, key) = (secret::hash(&enrolment.token), secret::hash(&enrolment.key));
+    Refusal::check_attempt(&service, &token)?;
     let store = service.coordinator.store();
     let enrolled = match store.enrol(token, key).await {
         Ok(enrolled) => enrolled,
@@ -100,8 +102,16 @@ async fn settled(service: &Service, host: HostId, request: Request) -> Result<St
 /// Returns the host that a key belongs to.
 pub(super) async fn host(service: &Service, headers: &HeaderMap) -> Result<HostId, Refusal> {
     let key = bearer(headers)?;
-    match service.coordinator.store().host(key).await {
-        Ok(Some((host, _))) => Ok(host),
+    let store = service.coordinator.store();
+    if let Some((host, _)) = store.known_host(&key) {
+        return Ok(host);
+    }
+    Refusal::check_attempt(service, &key)?;
+    match store.host(key).await {
+        Ok(Some((host, _))) => {
+            service.attempts.succeeded(key, Instant::now());
+            Ok(host)
+        }
         Ok(None) => {
             warn!("refused a request with an unknown or revoked key of a host");
             let message = "the key belongs to no host; it was revoked or replaced";

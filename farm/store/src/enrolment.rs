@@ -35,13 +35,18 @@ impl Store {
         Ok(found.first().map(|row| HostId(rows::number(row, 0))))
     }
 
+    /// Returns the host of a key, if the hosts were read lately, without asking the database.
+    pub fn known_host(&self, key: &Secret) -> Option<(HostId, String)> {
+        self.known().host_of(key, Instant::now())
+    }
+
     /// Returns the host of a key. A key that was revoked at another coordinator counts until the hosts are
     /// read again, and for five seconds at most.
     ///
     /// # Errors
     /// The database fails.
     pub async fn host(&self, key: Secret) -> Result<Option<(HostId, String)>, StoreError> {
-        if let Some(host) = self.known().host_of(&key, Instant::now()) {
+        if let Some(host) = self.known_host(&key) {
             return Ok(Some(host));
         }
         let connection = self.connection().await?;

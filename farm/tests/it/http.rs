@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use config::tokens::Scope;
-use farm::api::{Service, router};
+use farm::api::{Attempts, Service};
 use farm::coordinator::Coordinator;
 use farm::secret;
 use farm_store::Store;
@@ -49,14 +49,19 @@ impl Client {
 }
 
 /// Serves a farm, and returns its client.
-async fn serve(store: &Store) -> (Client, JoinHandle<std::io::Result<()>>) {
+async fn serve(store: &Store) -> (Client, JoinHandle<()>) {
     let service = Arc::new(Service {
         coordinator: Coordinator::new(store.clone(), TERMS),
         client_token: Some(secret::hash(TOKEN)),
+        attempts: Attempts::default(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move { axum::serve(listener, router(service)).await });
+    let server = tokio::spawn(farm::server::serve(
+        listener,
+        service,
+        std::future::pending(),
+    ));
     let http = reqwest::Client::new();
     (Client { base, http }, server)
 }
@@ -238,4 +243,100 @@ fn new_build(key: &str, submitter: &Value) -> Value {
     let requirements = &submission(key).requirements;
     json!({ "key": key, "submitter": submitter, "requirements": requirements,
         "target": "hello", "project": "image" })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn every_error_is_json_with_a_sentence() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 0).await;
+    let (client, _server) = serve(&store).await;
+    let large = json!({ "key": "x".repeat(2 << 20) });
+    let refused = [
+        client.get("/farm/v1/nothing", TOKEN).await,
+        client.get("/farm/v1/poll", TOKEN).await,
+        client.post("/farm/v1/builds", TOKEN, &json!({})).await,
+        client.post("/farm/v1/builds", TOKEN, &large).await,
+    ];
+    let expected = [404, 405, 422, 413];
+    for ((status, answer), expected) in refused.iter().zip(expected) {
+        assert_eq!(status.as_u16(), expected);
+        let sentence = answer["error"].as_str().unwrap();
+        assert!(sentence.len() > 20, "{sentence}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_flood_of_unknown_keys_is_refused_and_hosts_still_work() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 0).await;
+    store.invite(secret::hash("t"), "one", 60).await.unwrap();
+    let (client, _server) = serve(&store).await;
+    let key = "1".repeat(64);
+    let enrolment = json!({ "token": "t", "key": key });
+    let (status, _) = client.post("/farm/v1/enrol", "", &enrolment).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _) = client.poll(&key, 1, json!([])).await;
+    assert_eq!(status, StatusCode::OK);
+    let mut refused = StatusCode::UNAUTHORIZED;
+    for guess in 0..5_000 {
+        refused = client.poll(&format!("guess {guess}"), 1, json!([])).await.0;
+        if refused != StatusCode::UNAUTHORIZED {
+            break;
+        }
+    }
+    assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS);
+    let (status, _) = client.poll(&key, 2, json!([])).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn held_polls_are_answered_when_there_are_orders_and_when_the_coordinator_stops() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 0).await;
+    store.invite(secret::hash("t"), "one", 60).await.unwrap();
+    // Without the order, the test would end by the time limit of the runner.
+    let terms = farm_core::Terms {
+        hold_ms: 3_600_000,
+        ..TERMS
+    };
+    let service = Arc::new(Service {
+        coordinator: Coordinator::new(store.clone(), terms),
+        client_token: Some(secret::hash(TOKEN)),
+        attempts: Attempts::default(),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let stopped = async move {
+        let _ = stopped.await;
+    };
+    let server = tokio::spawn(farm::server::serve(listener, service, stopped));
+    let http = reqwest::Client::new();
+    let client = Arc::new(Client { base, http });
+    let key = "1".repeat(64);
+    let enrolment = json!({ "token": "t", "key": key });
+    client.post("/farm/v1/enrol", "", &enrolment).await;
+    let held = |number: u64| {
+        let (client, key) = (Arc::clone(&client), key.clone());
+        let id = json!({ "incarnation": 1, "number": number });
+        let poll = json!({ "id": id, "held": [], "hold_ms": 3_600_000, "offer": offer(0) });
+        tokio::spawn(async move { client.post("/farm/v1/poll", &key, &poll).await })
+    };
+    let beaten = |beats| move |beat| beat >= beats;
+    let beat = "SELECT beat FROM hosts";
+    let drained = held(1);
+    super::farm::wait_for(&cluster, beat, beaten(1)).await;
+    let (status, _) = client
+        .post("/farm/v1/hosts/one/drain", TOKEN, &json!(null))
+        .await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(drained.await.unwrap().0, StatusCode::OK);
+    let last = held(2);
+    super::farm::wait_for(&cluster, beat, beaten(2)).await;
+    stop.send(()).unwrap();
+    assert_eq!(last.await.unwrap().0, StatusCode::OK);
+    server.await.unwrap();
 }

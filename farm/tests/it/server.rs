@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use farm::api::{Service, router};
+use farm::api::{Attempts, Service, router};
 use farm::coordinator::Coordinator;
 use farm::secret;
 use farm_store::Store;
@@ -32,6 +32,7 @@ impl Server {
         let service = Arc::new(Service {
             coordinator,
             client_token: Some(secret::hash(TOKEN)),
+            attempts: Attempts::default(),
         });
         let served = Arc::clone(&service);
         tokio::spawn(async move { axum::serve(listener, router(served)).await });
