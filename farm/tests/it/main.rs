@@ -6,5 +6,7 @@ mod farm;
 mod host;
 mod http;
 mod long;
+mod processes;
 mod server;
+mod storm;
 mod transfers;
