@@ -48,6 +48,20 @@ pub enum PullRefusal {
         /// The host.
         host: String,
     },
+    /// The revision does not fit on the disk.
+    #[error(
+        "revision {revision} of {machine} needs about {} MiB, and {} MiB are free beside what stays free; `buildhost prune` deletes old revisions", bytes >> 20, free >> 20
+    )]
+    Full {
+        /// The machine.
+        machine: MachineName,
+        /// The revision.
+        revision: Revision,
+        /// The size of the rest of the stream.
+        bytes: u64,
+        /// The free space beside the reserve.
+        free: u64,
+    },
 }
 
 impl Refusal for PullRefusal {
@@ -55,6 +69,7 @@ impl Refusal for PullRefusal {
         match self {
             Self::NotInService { .. } => RefusalKind::NotFound,
             Self::OtherContent { .. } => RefusalKind::Exists,
+            Self::Full { .. } => RefusalKind::Full,
         }
     }
 }
@@ -115,6 +130,9 @@ pub struct Pull {
     pub current: Option<Revision>,
     /// The terms of the trial of the revision; `None` to make it current at once.
     pub trial: Option<Terms>,
+    /// The bytes of the disk that stay free. With more than none, a revision that does not fit is refused
+    /// before it is fetched.
+    pub reserve_bytes: u64,
     /// The note on the revision.
     note: Note,
     sources: Vec<PullSource>,
@@ -129,7 +147,7 @@ struct PullSource {
 
 impl PullSource {
     fn host(&self) -> &str {
-        &self.session.host().host
+        self.session.host()
     }
 }
 
@@ -171,6 +189,21 @@ impl Volume {
         report: &mut dyn FnMut(PullEvent<'_>),
     ) -> Result<Pull> {
         let sessions = connect(machine, hosts, report)?;
+        self.plan_fetch(machine, None, sessions, report)
+    }
+
+    /// Plans to fetch a revision from hosts to which connections are open: this one, or by default the
+    /// newest that is current on any of them. Changes nothing.
+    ///
+    /// # Errors
+    /// None of the hosts has it, or there is other content here under its number.
+    pub fn plan_fetch(
+        &self,
+        machine: &MachineName,
+        wanted: Option<Revision>,
+        sessions: Vec<RemoteSession>,
+        report: &mut dyn FnMut(PullEvent<'_>),
+    ) -> Result<Pull> {
         let answers: Vec<Option<RemoteView>> = sessions
             .iter()
             .map(|it| it.greeting().machine.clone())
@@ -178,11 +211,11 @@ impl Volume {
         let view = self.view(machine);
         let view = view.unwrap_or_else(|_| MachineView::new(machine.clone()));
         let here = self.content_identities(&view);
-        let Some(choice) = choose(&answers, &here) else {
+        let Some(choice) = choose(&answers, &here, wanted) else {
             return Err(not_in_service(machine, &sessions).into());
         };
         let revision = choice.revision;
-        let host = |index: usize| sessions.get(index).map_or("", |it| &it.host().host);
+        let host = |index: usize| sessions.get(index).map_or("", RemoteSession::host);
         for other in choice.others {
             let host = host(other);
             report(PullEvent::OtherContent { host, revision });
@@ -207,6 +240,7 @@ impl Volume {
             revision,
             current: view.current,
             trial: None,
+            reserve_bytes: 0,
             note: choice.note.unwrap_or_default(),
             sources: sources.collect(),
         })
@@ -248,7 +282,13 @@ impl Volume {
                 trial: pull.trial,
             };
             let (machine, revision) = (&pull.machine, pull.revision);
-            match self.fetch(machine, revision, publication, source, measures, report) {
+            let wanted = Wanted {
+                machine,
+                revision,
+                measures: measures || pull.reserve_bytes > 0,
+                reserve_bytes: pull.reserve_bytes,
+            };
+            match self.fetch(&wanted, publication, source, report) {
                 Ok(()) => return Ok(host),
                 Err(error) if sources.peek().is_some() && is_of_sender(&error) => {
                     let (host, error) = (&host, &error);
@@ -263,13 +303,12 @@ impl Volume {
 
     fn fetch(
         &self,
-        machine: &MachineName,
-        revision: Revision,
+        wanted: &Wanted<'_>,
         publication: Publication<'_>,
         source: PullSource,
-        measures: bool,
         report: &mut dyn FnMut(PullEvent<'_>),
     ) -> Result<()> {
+        let (machine, revision, measures) = (wanted.machine, wanted.revision, wanted.measures);
         let host = source.host().to_owned();
         let view = self.view(machine).ok();
         let partial = view.as_ref().and_then(|it| self.partial_revision(it));
@@ -283,6 +322,10 @@ impl Volume {
         let (reply, stream) = source.session.request(&request, Arc::clone(&counter))?;
         let partial = request.partial.filter(|_| reply.continues);
         let bytes_arrived = partial.as_ref().map_or(0, PartialRevision::length);
+        if wanted.reserve_bytes > 0 {
+            let bytes = reply.bytes.unwrap_or_default();
+            self.check_space(wanted, bytes.saturating_sub(bytes_arrived))?;
+        }
         let (sender, input) = (Some(stream.sender), stream.input);
         let stream = match partial {
             Some(partial) => self.resume(machine, &partial, sender, input)?,
@@ -299,6 +342,31 @@ impl Volume {
         let intent = self.intent(machine);
         self.ingest_with(intent, machine, Source::Stream(stream), publication)?;
         Ok(())
+    }
+}
+
+/// A revision to fetch.
+struct Wanted<'a> {
+    machine: &'a MachineName,
+    revision: Revision,
+    measures: bool,
+    reserve_bytes: u64,
+}
+
+impl Volume {
+    /// Refuses a stream that does not fit beside the reserve.
+    fn check_space(&self, wanted: &Wanted<'_>, bytes: u64) -> Result<()> {
+        let free = self.free()?.saturating_sub(wanted.reserve_bytes);
+        if bytes <= free {
+            return Ok(());
+        }
+        Err(PullRefusal::Full {
+            machine: wanted.machine.clone(),
+            revision: wanted.revision,
+            bytes,
+            free,
+        }
+        .into())
     }
 }
 
@@ -340,7 +408,7 @@ fn connect(
 }
 
 fn not_in_service(machine: &MachineName, sessions: &[RemoteSession]) -> PullRefusal {
-    let names: Vec<_> = sessions.iter().map(|it| it.host().host.as_str()).collect();
+    let names: Vec<_> = sessions.iter().map(RemoteSession::host).collect();
     let reason = match sessions {
         [only] => only.greeting().machine.as_ref(),
         _ => None,

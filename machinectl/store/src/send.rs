@@ -1,6 +1,7 @@
 //! Sending: revisions as streams, to files, and to other build hosts by ssh.
 
 mod export;
+mod provide;
 mod refusal;
 mod remote;
 mod remote_view;
@@ -17,6 +18,7 @@ use config::layout::Entry;
 use config::{MachineName, Revision};
 
 pub use export::ExportFormat;
+pub use provide::provide;
 pub use refusal::RemoteRefusal;
 pub use remote::{RemoteHost, RemoteSession, RemoteStream};
 pub use remote_view::{RemoteRevision, RemoteView};

@@ -33,18 +33,21 @@ pub(super) struct SourceChoice {
 
 /// Chooses the newest current revision among the answers, and its sources. The first host that has
 /// it as the current one decides about its content. Returns `None` if no machine is in service.
+/// A `wanted` revision is chosen instead if a host has it, current or not.
 ///
 /// `here` are the complete revisions of this host.
 pub(super) fn choose(
     answers: &[Option<RemoteView>],
     here: &BTreeMap<Revision, ContentIdentity>,
+    wanted: Option<Revision>,
 ) -> Option<Choice> {
     let views = || {
         let numbered = answers.iter().enumerate();
         numbered.filter_map(|(host, view)| Some((host, view.as_ref()?)))
     };
-    let revision = views().filter_map(|(_, view)| view.current).max()?;
-    let is_current = |view: &&RemoteView| view.current == Some(revision);
+    let newest = || views().filter_map(|(_, view)| view.current).max();
+    let revision = wanted.or_else(newest)?;
+    let is_current = |view: &&RemoteView| wanted.is_some() || view.current == Some(revision);
     let mut deciding = views().map(|(_, view)| view).filter(is_current);
     let chosen = deciding.find_map(|view| view.revision(revision))?;
     let (mut sources, mut others) = (Vec::new(), Vec::new());
@@ -139,7 +142,7 @@ mod tests {
             Some(host(2, &[(1, &one), (2, &two)])),
         ];
         let here = BTreeMap::from([(Revision(1), copy(5, &one))]);
-        let choice = choose(&answers, &here).unwrap();
+        let choice = choose(&answers, &here, None).unwrap();
         assert_eq!(choice.revision, Revision(2));
         assert_eq!(hosts(&choice), [1, 3]);
         assert!(choice.others.is_empty());
@@ -156,7 +159,7 @@ mod tests {
             Some(host(7, &[(7, &other)])),
             Some(host(7, &[(7, &copy(3, &one))])),
         ];
-        let choice = choose(&answers, &BTreeMap::new()).unwrap();
+        let choice = choose(&answers, &BTreeMap::new(), None).unwrap();
         assert_eq!(choice.content, one);
         assert_eq!((hosts(&choice), choice.others), (vec![0, 2], vec![1]));
     }
@@ -165,11 +168,20 @@ mod tests {
     fn a_host_that_has_rolled_back_is_a_source_but_does_not_decide() {
         let (one, two) = (original(1), original(2));
         let rolled_back = Some(host(1, &[(1, &one), (2, &copy(3, &two))]));
-        let choice = choose(std::slice::from_ref(&rolled_back), &BTreeMap::new()).unwrap();
+        let choice = choose(std::slice::from_ref(&rolled_back), &BTreeMap::new(), None).unwrap();
         assert_eq!(choice.revision, Revision(1));
         let answers = [rolled_back, Some(host(2, &[(2, &two)]))];
-        let choice = choose(&answers, &BTreeMap::new()).unwrap();
+        let choice = choose(&answers, &BTreeMap::new(), None).unwrap();
         assert_eq!((choice.revision, hosts(&choice)), (Revision(2), vec![0, 1]));
+    }
+
+    #[test]
+    fn a_wanted_revision_need_not_be_the_newest_one() {
+        let (one, two) = (original(1), original(2));
+        let answers = [Some(host(2, &[(1, &one), (2, &two)]))];
+        let wanted = |number| choose(&answers, &BTreeMap::new(), Some(Revision(number)));
+        assert_eq!(wanted(1).unwrap().revision, Revision(1));
+        assert_eq!(wanted(3), None);
     }
 
     #[test]
@@ -179,6 +191,6 @@ mod tests {
             fault: Some("broken".to_owned()),
             revisions: Vec::new(),
         };
-        assert_eq!(choose(&[None, Some(broken)], &BTreeMap::new()), None);
+        assert_eq!(choose(&[None, Some(broken)], &BTreeMap::new(), None), None);
     }
 }

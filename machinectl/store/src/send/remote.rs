@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -83,8 +84,8 @@ impl RemoteHost {
         let mut answer = TimeoutReader::pipe(reader)?;
         let (running, greeting) = self.read_line(running, &mut answer)?;
         Ok(RemoteSession {
-            running,
-            host: self.clone(),
+            peer: Peer::Program(running, self.clone()),
+            host: self.host.clone(),
             greeting,
             answer,
         })
@@ -176,25 +177,98 @@ impl RemoteHost {
     }
 }
 
+/// The other end of a session.
+#[derive(Debug)]
+enum Peer {
+    /// A program on another host, started by ssh. Its standard output is the answer: ssh ends if nobody
+    /// reads it.
+    Program(Running, RemoteHost),
+    /// A connection that somebody else has opened.
+    Connection(UnixStream),
+}
+
+impl Peer {
+    /// Returns the place to which lines and streams are written.
+    fn sink(&mut self) -> Option<Box<dyn Write>> {
+        match self {
+            Self::Program(running, _) => Some(Box::new(running.child.stdin.take()?)),
+            Self::Connection(stream) => Some(Box::new(stream.try_clone().ok()?)),
+        }
+    }
+
+    /// Reads a line that the other end must write.
+    fn read_line<T: DeserializeOwned>(
+        self,
+        name: &str,
+        answer: &mut TimeoutReader,
+    ) -> Result<(Self, T)> {
+        let unreachable = |message: String| RemoteRefusal::Unreachable {
+            host: name.to_owned(),
+            message,
+        };
+        match self {
+            Self::Program(running, host) => {
+                let (running, line) = host.read_line(running, answer)?;
+                Ok((Self::Program(running, host), line))
+            }
+            Self::Connection(stream) => match session::read_line(answer) {
+                Ok(Some(line)) => Ok((Self::Connection(stream), line)),
+                Ok(None) => Err(unreachable("it has closed the connection".to_owned()).into()),
+                Err(error) => Err(unreachable(error.to_string()).into()),
+            },
+        }
+    }
+
+    /// Waits for the end of a program. The end of a connection says nothing: streams have their own.
+    fn finish(self, limit: Duration) -> Result<()> {
+        match self {
+            Self::Program(running, host) => {
+                running.finish(limit).map_err(|error| host.explain(error))
+            }
+            Self::Connection(_) => Ok(()),
+        }
+    }
+}
+
+impl Sender for Peer {
+    fn finish(self: Box<Self>) -> Result<()> {
+        Self::finish(*self, ANSWER_TIMEOUT)
+    }
+}
+
 /// A connection to a host that receives or sends a revision. Dropping it ends the program there,
 /// which changes nothing.
 #[derive(Debug)]
 pub struct RemoteSession {
-    running: Running,
-    host: RemoteHost,
+    peer: Peer,
+    host: String,
     greeting: Greeting,
-    /// The standard output of the program there. ssh ends if nobody reads it.
     answer: TimeoutReader,
 }
 
 impl RemoteSession {
+    /// Begins to fetch over a connection, at whose other end [`super::provide`] runs on `host`.
+    ///
+    /// # Errors
+    /// The other end does not describe its machine.
+    pub fn over(stream: UnixStream, host: String) -> Result<Self> {
+        let mut answer = TimeoutReader::pipe(&stream)?;
+        let (peer, greeting) = Peer::Connection(stream).read_line(&host, &mut answer)?;
+        Ok(Self {
+            peer,
+            host,
+            greeting,
+            answer,
+        })
+    }
+
     /// Returns the host's description of itself and of the machine.
     pub fn greeting(&self) -> &Greeting {
         &self.greeting
     }
 
-    /// Returns the host.
-    pub fn host(&self) -> &RemoteHost {
+    /// Returns the name of the host.
+    pub fn host(&self) -> &str {
         &self.host
     }
 
@@ -208,19 +282,19 @@ impl RemoteSession {
         counter: Arc<AtomicU64>,
     ) -> Result<(Reply, RemoteStream)> {
         let Self {
-            mut running,
+            mut peer,
             host,
             answer,
             ..
         } = self;
-        if let Some(mut sink) = running.child.stdin.take() {
+        if let Some(mut sink) = peer.sink() {
             // A host that has gone reports the reason below.
             let _ = session::write_line(&mut sink, request);
         }
         let mut answer = answer.with_timeout(session::DECISION_TIMEOUT);
-        let (running, reply) = host.read_line(running, &mut answer)?;
+        let (peer, reply) = peer.read_line(&host, &mut answer)?;
         let stream = RemoteStream {
-            sender: Box::new(RemoteSend { running, host }),
+            sender: Box::new(peer),
             input: answer.with_timeout(READ_TIMEOUT).counted(counter),
         };
         Ok((reply, stream))
@@ -238,12 +312,9 @@ impl RemoteSession {
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let Self {
-            mut running,
-            host,
-            answer,
-            ..
+            mut peer, answer, ..
         } = self;
-        if let Some(sink) = running.child.stdin.take() {
+        if let Some(sink) = peer.sink() {
             let mut sink = ProgressWriter {
                 sink,
                 count: 0,
@@ -254,13 +325,13 @@ impl RemoteSession {
             if let Ok(Err(error)) = announced.map(|()| stream.copy_to(&mut sink)) {
                 // ssh is killed before its input ends, so that the host cannot take a cut stream
                 // for a complete one.
-                drop(running);
+                drop(peer);
                 return Err(error);
             }
         }
-        let ended = running.finish(INGEST_TIMEOUT);
+        let ended = peer.finish(INGEST_TIMEOUT);
         drop(answer);
-        ended.map_err(|error| host.explain(error))
+        ended
     }
 }
 
@@ -271,22 +342,6 @@ pub struct RemoteStream {
     pub sender: Box<dyn Sender>,
     /// The bytes of the stream.
     pub input: TimeoutReader,
-}
-
-/// A program that sends on another host.
-#[derive(Debug)]
-struct RemoteSend {
-    running: Running,
-    host: RemoteHost,
-}
-
-impl Sender for RemoteSend {
-    fn finish(self: Box<Self>) -> Result<()> {
-        let Self { running, host } = *self;
-        running
-            .finish(ANSWER_TIMEOUT)
-            .map_err(|error| host.explain(error))
-    }
 }
 
 /// Returns a message without the name of the program before it.
