@@ -40,6 +40,8 @@ pub enum Input {
     Fetched(MachineName, Revision),
     /// The offer has changed for another reason.
     OfferChanged,
+    /// A revision has not arrived. The next answer of the farm begins again.
+    NotFetched(MachineName),
 }
 
 /// An effect of an event.
@@ -70,7 +72,7 @@ pub enum Effect {
     Release(Lease),
     /// Delete the lease and its result from the disk.
     Forget(Lease),
-    /// Fetch a revision, then give [`Input::Fetched`].
+    /// Fetch a revision, then give [`Input::Fetched`] or [`Input::NotFetched`].
     Fetch(MachineName, Revision),
 }
 
@@ -156,6 +158,7 @@ impl HostAgent {
             Input::Settled(lease) => self.settled(now, lease, &mut effects),
             Input::Fetched(machine, revision) => self.fetched(now, machine, revision),
             Input::OfferChanged => self.poll_soon(now),
+            Input::NotFetched(machine) => drop(self.fetching.remove(&machine)),
         }
         effects
     }

@@ -60,6 +60,8 @@ pub enum Bug {
     UnavailableIsFinal,
     /// A late arrival replaces a newer revision on a host.
     FetchLowers,
+    /// A host does not notice that a revision has not arrived.
+    FetchIsNotRepeated,
     /// A host offers what its builds use.
     OfferIgnoresBuilds,
     /// A new agent does not see the guests of the last one.
@@ -74,7 +76,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -103,6 +105,7 @@ impl Bug {
         Self::OutboxForgets,
         Self::UnavailableIsFinal,
         Self::FetchLowers,
+        Self::FetchIsNotRepeated,
         Self::OfferIgnoresBuilds,
         Self::RecoveryMissesGuests,
         Self::BatchMixesHosts,

@@ -264,10 +264,14 @@ impl World {
             Effect::Fetch(machine, revision) => {
                 let boot = self.hosts[host].boot;
                 let delay = self.rng.u64(50..2_000);
-                self.after(
-                    delay,
-                    Event::FetchDone(host, boot, process, machine, revision),
-                );
+                let event = if self.rng.u32(0..4) > 0 {
+                    Event::FetchDone(host, boot, process, machine, revision)
+                } else if self.has(Bug::FetchIsNotRepeated) {
+                    return;
+                } else {
+                    input(Input::NotFetched(machine))
+                };
+                self.after(delay, event);
             }
         }
     }
