@@ -1,6 +1,7 @@
 //! Revisions that travel between two volumes over a connection, as in a farm.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
@@ -48,12 +49,15 @@ impl Fixture {
                 let _ = provide(&self.source.volume, &self.machine, input, &mut &end);
             });
             let (relay_in, far_in) = (relay.try_clone().unwrap(), far.try_clone().unwrap());
-            scope.spawn(move || io::copy(&mut &relay_in, &mut &far_in));
+            scope.spawn(move || {
+                let _ = io::copy(&mut &relay_in, &mut &far_in);
+                let _ = far_in.shutdown(Shutdown::Write);
+            });
             scope.spawn(move || {
                 let most = cut.unwrap_or(u64::MAX);
                 let _ = io::copy(&mut io::Read::take(&far, most), &mut &relay);
-                let _ = relay.shutdown(std::net::Shutdown::Both);
-                let _ = far.shutdown(std::net::Shutdown::Both);
+                let _ = relay.shutdown(Shutdown::Both);
+                let _ = far.shutdown(Shutdown::Both);
             });
             let session = RemoteSession::over(own, "one".to_owned())?;
             let wanted = Some(Revision(revision));
