@@ -32,6 +32,8 @@ pub struct Coordinator {
     /// The transfers that it waits for, and those that its polls tell of.
     transfers: Transfers,
     terms: Terms,
+    /// The months for which results are kept; 0 for ever.
+    keep_months: u32,
     started: Instant,
     view: RwLock<Arc<FarmView>>,
     beats: SharedBeats,
@@ -67,6 +69,7 @@ impl Coordinator {
             transfers: Transfers::new(store.clone(), String::new()),
             store,
             terms,
+            keep_months: 0,
             started: Instant::now(),
             view: RwLock::default(),
             beats: SharedBeats::default(),
@@ -85,6 +88,13 @@ impl Coordinator {
     pub fn reached_at(self, url: String) -> Self {
         let transfers = Transfers::new(self.store.clone(), url);
         Self { transfers, ..self }
+    }
+
+    /// Deletes results when the month of their end is longer ago than so many months; 0 keeps all.
+    #[must_use]
+    pub fn keeping(mut self, months: u32) -> Self {
+        self.keep_months = months;
+        self
     }
 
     /// Returns the store.

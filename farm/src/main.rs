@@ -82,6 +82,10 @@ struct Serve {
     /// hosts of a farm need the same.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     lease_seconds: u64,
+
+    /// The months for which results and idempotency keys are kept; 0 keeps all.
+    #[arg(long, value_name = "NUMBER", default_value_t = 24)]
+    keep_months: u32,
 }
 
 #[tokio::main]
@@ -158,7 +162,9 @@ async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
         None => format!("http://{}", listener.local_addr()?),
     };
     let service = Arc::new(Service {
-        coordinator: Coordinator::new(store, terms).reached_at(url),
+        coordinator: Coordinator::new(store, terms)
+            .reached_at(url)
+            .keeping(arguments.keep_months),
         client_token: token,
         attempts: Attempts::default(),
     });

@@ -10,7 +10,7 @@ use farm_core::operation::{Answer, HostRow, Operation};
 use farm_core::watch::Watch;
 use farm_core::{HostId, Revision};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Coordinator;
 
@@ -35,11 +35,8 @@ impl Coordinator {
             self.look_at_queue().await;
             self.transfers.refresh().await;
             looks = (looks + 1) % LOOKS_MAX;
-            if looks == 0
-                && let Err(error) = self.store.maintain().await
-            {
-                let error = &error as &dyn std::error::Error;
-                warn!(error, "cannot create the partitions of the next months");
+            if looks == 0 {
+                self.maintain().await;
             }
             self.look_at_new_builds().await;
         }
@@ -56,6 +53,25 @@ impl Coordinator {
                     sleep(DEBOUNCE).await;
                     self.look_at_queue().await;
                 }
+            }
+        }
+    }
+
+    /// Creates the partitions of the next months, and drops old ones.
+    async fn maintain(&self) {
+        if let Err(error) = self.store.maintain().await {
+            let error = &error as &dyn std::error::Error;
+            warn!(error, "cannot create the partitions of the next months");
+        }
+        if self.keep_months == 0 {
+            return;
+        }
+        match self.store.forget(self.keep_months).await {
+            Ok(partitions) if partitions.is_empty() => {}
+            Ok(partitions) => info!(?partitions, "deleted old results"),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "cannot delete old results");
             }
         }
     }

@@ -10,6 +10,7 @@ mod known;
 mod listing;
 mod operations;
 mod reads;
+mod retention;
 mod rows;
 mod schema;
 mod sql;

@@ -6,7 +6,7 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 4] = [FIRST, VIEWS, TRANSFERS, OFFERS];
+const SCRIPTS: [&str; 5] = [FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION];
 
 /// The queue, hosts and results.
 const FIRST: &str = r#"
@@ -128,6 +128,12 @@ const OFFERS: &str = r"
     ALTER TABLE builds ADD COLUMN claimed_beat bigint NOT NULL DEFAULT 0;
     DROP INDEX builds_leased;
     CREATE INDEX builds_leased ON builds (host, claimed_beat) WHERE state = 1;
+";
+
+/// The indexes by which old rows are found. Rows are in the order of their times, so that they are small.
+const RETENTION: &str = r"
+    CREATE INDEX submissions_submitted ON submissions USING brin (submitted);
+    CREATE INDEX lost_attempts_ended ON lost_attempts USING brin (ended);
 ";
 
 /// The migrations of the farm.

@@ -325,8 +325,29 @@ pub(crate) const SITE: &str = "
     UNION ALL
     SELECT host, epoch, outcome FROM finished WHERE id = $1";
 
+/// Reads the names of the partitions, and the month.
+pub(crate) const PARTITION_NAMES: &str = "
+    SELECT relname::text, to_char(now(), 'YYYY_MM')
+    FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+    WHERE inhparent = 'finished'::regclass ORDER BY relname";
+
+/// Deletes some old idempotency keys.
+pub(crate) const FORGET_SUBMISSIONS: &str = "
+    DELETE FROM submissions WHERE key IN (
+        SELECT key FROM submissions
+        WHERE submitted < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
+
+/// Deletes some old lost attempts.
+pub(crate) const FORGET_LOST: &str = "
+    DELETE FROM lost_attempts WHERE (build, epoch) IN (
+        SELECT build, epoch FROM lost_attempts
+        WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
+
 /// All statements.
-pub const ALL: [(&str, &str); 40] = [
+pub const ALL: [(&str, &str); 43] = [
+    ("partition_names", PARTITION_NAMES),
+    ("forget_submissions", FORGET_SUBMISSIONS),
+    ("forget_lost", FORGET_LOST),
     ("add_token", ADD_TOKEN),
     ("revoke_token", REVOKE_TOKEN),
     ("tokens", TOKENS),

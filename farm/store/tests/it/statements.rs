@@ -123,3 +123,42 @@ fn check_plan(client: &mut postgres::Client, name: &str, sql: &str, tables: &[&s
         assert!(!slow, "{name} reads all of {table}:\n{plan}");
     }
 }
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn months_that_are_old_are_forgotten() {
+    let cluster = Cluster::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(open(&cluster.url(), 0));
+    let mut client = client(&cluster);
+    client
+        .batch_execute(
+            "CREATE TABLE finished_2020_02 PARTITION OF finished
+                FOR VALUES FROM ('2020-02-01') TO ('2020-03-01');
+             INSERT INTO finished (id, submitter, machine, requirements, submitted, finished, epoch,
+                losses, revision, outcome, is_reported)
+             SELECT n, 's', 'm', '{}', at, at, 1, 0, 0, 'success', true
+             FROM (VALUES (1, timestamptz '2020-02-07'), (2, now())) AS rows (n, at);
+             INSERT INTO submissions SELECT 'old' || n, n, '2020-02-07' FROM generate_series(1, 25000) n;
+             INSERT INTO submissions VALUES ('new', 2, now());
+             INSERT INTO lost_attempts (build, epoch, ended, is_released)
+             VALUES (1, 1, '2020-02-07', false), (2, 1, now(), false)",
+        )
+        .unwrap();
+    assert_eq!(
+        runtime.block_on(store.forget(24)).unwrap(),
+        ["finished_2020_02"]
+    );
+    assert!(runtime.block_on(store.forget(24)).unwrap().is_empty());
+    for (table, id) in [
+        ("finished", "id"),
+        ("submissions", "build"),
+        ("lost_attempts", "build"),
+    ] {
+        let rows = client
+            .query(&format!("SELECT {id} FROM {table}"), &[])
+            .unwrap();
+        let left: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(left, [2], "{table}");
+    }
+}
