@@ -87,11 +87,8 @@ async fn empty_builds_go_through_the_farm() {
     hosts.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs PostgreSQL"]
-async fn a_thousand_leases_of_dead_hosts_are_rescued_once() {
-    let cluster = block_in_place(Cluster::start);
-    let store = open(&cluster.url(), 0).await;
+/// Adds 1,000 leases of 250 hosts that give no sign of life.
+pub(crate) fn lose_leases(cluster: &Cluster) {
     let fill = "WITH h AS (INSERT INTO hosts (id, name, beat) SELECT n, 'h' || n, 1
             FROM generate_series(1, 250) n),
         b AS (INSERT INTO builds (id, submitter, priority, machine, requirements, submitted, state,
@@ -100,7 +97,15 @@ async fn a_thousand_leases_of_dead_hosts_are_rescued_once() {
                 '{\"machine\":\"linux\",\"toolchain\":\"default\",\"cpus\":1,\"memory_mib\":1}', now(), 1,
                 1, 1 + n % 250, now() FROM generate_series(1, 1000) n RETURNING 1)
         SELECT count(*) FROM b";
-    assert_eq!(number(&cluster, fill), Some(1_000));
+    assert_eq!(number(cluster, fill), Some(1_000));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_thousand_leases_of_dead_hosts_are_rescued_once() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 0).await;
+    lose_leases(&cluster);
     let other = farm_store::Store::open(&cluster.url(), 8).await.unwrap();
     let _coordinators = [coordinator(&store), coordinator(&other)];
     let rescued = "SELECT count(*) FROM builds WHERE state = 0 AND losses = 1";

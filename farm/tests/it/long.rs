@@ -15,42 +15,121 @@ use super::chaos::DONE;
 use super::farm::{coordinator, fill, number, open, wait_for};
 use super::host::{self, offer};
 
-/// Prints a row of the table.
+/// The seconds for which rates are measured.
+const SECONDS: u64 = 20;
+
+/// Prints a row of the table: a value, its bar, and the verdict.
 #[expect(clippy::print_stdout, reason = "`scripts/bench` shows it")]
-fn row(what: &str, value: &str) {
-    println!("{what:<44} {value:>16}");
+fn row(what: &str, value: f64, unit: &str, bar: Option<Bar>) {
+    let bar = bar.map_or(String::new(), |bar| match bar {
+        Bar::Least(least) => format!("at least {least:<6} {}", verdict(value >= least)),
+        Bar::Most(most) => format!("at most {most:<7} {}", verdict(value <= most)),
+    });
+    println!("farm: {what:<48} {value:>9.1} {unit:<12} {bar}");
+}
+
+/// A bar for a value.
+enum Bar {
+    Least(f64),
+    Most(f64),
+}
+
+fn verdict(is_good: bool) -> &'static str {
+    if is_good { "pass" } else { "FAIL" }
+}
+
+/// Returns the results per second within some seconds.
+async fn rate(cluster: &Cluster, seconds: u64) -> f64 {
+    let (started, before) = (Instant::now(), number(cluster, DONE).unwrap());
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let done = number(cluster, DONE).unwrap() - before;
+    f64::from(i32::try_from(done).unwrap()) / started.elapsed().as_secs_f64()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL"]
 async fn cycles() {
-    const BUILDS: u32 = 5_000;
     let cluster = block_in_place(Cluster::start);
     let store = open(&cluster.url(), 2).await;
     let other = farm_store::Store::open(&cluster.url(), 8).await.unwrap();
     let coordinators = vec![coordinator(&store), coordinator(&other)];
-    for held in [false, true] {
-        let before = number(&cluster, DONE).unwrap();
-        fill(&cluster, BUILDS);
-        let mut client =
-            block_in_place(|| postgres::Client::connect(&cluster.url(), postgres::NoTls)).unwrap();
-        if held {
-            block_in_place(|| client.batch_execute("BEGIN; SELECT txid_current()")).unwrap();
-        }
-        let started = Instant::now();
-        let hosts = [1, 2].map(|it| host::start(it, coordinators.clone(), BTreeMap::new()));
-        let all = before + i64::from(BUILDS);
-        wait_for(&cluster, DONE, |done| done == all).await;
-        let rate = f64::from(BUILDS) / started.elapsed().as_secs_f64();
-        hosts.iter().for_each(tokio::task::JoinHandle::abort);
-        block_in_place(|| drop(client));
-        let what = if held {
-            "claim to finish, beside a held BEGIN"
-        } else {
-            "claim to finish"
-        };
-        row(what, &format!("{rate:.0} cycles/s"));
+    fill(&cluster, 400_000);
+    let hosts = [1, 2].map(|it| host::start(it, coordinators.clone(), BTreeMap::new()));
+    let before = rate(&cluster, SECONDS).await;
+    row(
+        "claim to finish",
+        before,
+        "cycles/s",
+        Some(Bar::Least(300.0)),
+    );
+    let mut client =
+        block_in_place(|| postgres::Client::connect(&cluster.url(), postgres::NoTls)).unwrap();
+    block_in_place(|| client.batch_execute("BEGIN; SELECT txid_current()")).unwrap();
+    let held = rate(&cluster, 60).await;
+    block_in_place(|| drop(client));
+    // The rate without it is that before and after, because others may use the computer.
+    let after = rate(&cluster, SECONDS).await;
+    let change = 200.0 * held / (before + after) - 100.0;
+    row(
+        "a BEGIN that is held for a minute",
+        change,
+        "%",
+        Some(Bar::Least(-25.0)),
+    );
+    row("the rate after it", after, "cycles/s", None);
+    block_in_place(|| year(&cluster));
+    let late = rate(&cluster, SECONDS).await;
+    row(
+        "a year of 1.2 million results",
+        100.0 * late / after - 100.0,
+        "%",
+        Some(Bar::Least(-10.0)),
+    );
+    hosts.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Adds a year of results, in a partition for each month.
+fn year(cluster: &Cluster) {
+    let mut client = postgres::Client::connect(&cluster.url(), postgres::NoTls).unwrap();
+    for month in 1..=12 {
+        let sql = format!(
+            "DO $$
+             DECLARE first date := date_trunc('month', now()) - interval '{month} months';
+             BEGIN
+                EXECUTE format(
+                    'CREATE TABLE %I PARTITION OF finished FOR VALUES FROM (%L) TO (%L)',
+                    'finished_' || to_char(first, 'YYYY_MM'), first, first + interval '1 month');
+                INSERT INTO finished (id, submitter, machine, requirements, submitted, finished, epoch,
+                    losses, revision, outcome, is_reported)
+                SELECT nextval('build_ids'), 's' || n % 50, 'linux', '{{}}', first, first, 1, 0, 0,
+                    'success', true FROM generate_series(1, 100000) n;
+             END $$"
+        );
+        client.batch_execute(&sql).unwrap();
     }
+    client.batch_execute("ANALYZE finished").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn rescues() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 0).await;
+    super::chaos::lose_leases(&cluster);
+    let other = farm_store::Store::open(&cluster.url(), 8).await.unwrap();
+    let started = Instant::now();
+    let _coordinators = [coordinator(&store), coordinator(&other)];
+    let rescued = "SELECT count(*) FROM builds WHERE state = 0 AND losses = 1";
+    wait_for(&cluster, rescued, |rescued| rescued == 1_000).await;
+    // Coordinators that were just started wait for a whole lease.
+    let lease = Duration::from_millis(super::farm::TERMS.lease_ms);
+    let seconds = started.elapsed().saturating_sub(lease).as_secs_f64();
+    row(
+        "1,000 leases of 250 hosts that end at once",
+        seconds,
+        "s",
+        Some(Bar::Most(5.0)),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,17 +169,15 @@ async fn claims() {
     took.sort();
     for percent in [50, 99] {
         let time = took[took.len() * percent / 100];
-        row(
-            &format!("poll that claims 8 of 6000, p{percent}"),
-            &format!("{:.1} ms", time.as_secs_f64() * 1e3),
-        );
+        let bar = (percent == 99).then_some(Bar::Most(20.0));
+        let what = format!("a poll that claims 8 of 6,000 builds, p{percent}");
+        row(&what, time.as_secs_f64() * 1e3, "ms", bar);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL"]
 async fn idle_hosts() {
-    const SECONDS: u64 = 20;
     const HOSTS: u64 = 1_000;
     let cluster = block_in_place(Cluster::start);
     let store = open(&cluster.url(), 0).await;
@@ -141,19 +218,21 @@ async fn idle_hosts() {
     tokio::time::sleep(Duration::from_secs(SECONDS)).await;
     let (after, database_after) = (own(UsageWho::RUSAGE_SELF), server_ms(&cluster));
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    let percent = |ms: i64| {
-        format!(
-            "{:.1} % of a core",
-            f64::from(i32::try_from(ms).unwrap()) / 10.0 / 20.0
-        )
-    };
+    let percent = |ms: i64| f64::from(i32::try_from(ms).unwrap()) / 10.0 / 20.0;
+    let (own, database) = (percent(after - before), percent(database_after - database));
     row(
         "1,000 idle hosts: coordinator and hosts",
-        &percent(after - before),
+        own,
+        "% of a core",
+        None,
     );
+    row("1,000 idle hosts: database", database, "% of a core", None);
+    let bar = Some(Bar::Most(5.0));
     row(
-        "1,000 idle hosts: database",
-        &percent(database_after - database),
+        "1,000 idle hosts: together",
+        own + database,
+        "% of a core",
+        bar,
     );
 }
 
