@@ -232,6 +232,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         )
         .route("/api/v1/caches/{name}/prune", post(caches::prune))
         .route("/api/v1/controllers", get(controllers::list))
+        .route("/api/v1/controllers/{name}/enrol", post(controllers::enrol))
         .route("/api/v1/notify", get(notify::list))
         .route("/api/v1/notify/{name}/test", post(notify::test))
         .route("/api/v1/sign-in-links", post(sign_in::create_link))

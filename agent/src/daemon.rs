@@ -214,7 +214,7 @@ impl Signals {
 }
 
 /// Starts the tasks that ask others for work, and the one that answers machined.
-fn start_triggers(agent: &Arc<AgentState>, members: Vec<controllers::Member>) {
+fn start_triggers(agent: &Arc<AgentState>, members: controllers::Members) {
     tokio::spawn(machined::run(Arc::clone(agent)));
     tokio::spawn(pull::run(Arc::clone(agent)));
     tokio::spawn(layers::run(Arc::clone(agent)));
@@ -231,9 +231,7 @@ async fn warn_of_old_programs() {
 }
 
 /// Returns the controllers of the settings.
-async fn controller_members(
-    agent: &Arc<AgentState>,
-) -> Result<Vec<controllers::Member>, StartError> {
+async fn controller_members(agent: &Arc<AgentState>) -> Result<controllers::Members, StartError> {
     let agent = Arc::clone(agent);
     let members = blocking(move || controllers::members(&agent)).await;
     members.context(|| "use the settings of the controllers".to_owned())

@@ -118,6 +118,19 @@ pub struct ControllerStatus {
     pub open: Vec<OpenLease>,
 }
 
+/// A request to enrol this host in a farm.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// The single-use token.
+    pub token: String,
+}
+
+impl fmt::Debug for Enrolment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Enrolment(***)")
+    }
+}
+
 /// The contact with a controller since the start of the agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contact {

@@ -22,7 +22,9 @@ use std::path::PathBuf;
 
 pub use builds::{Bootstrap, Builds, Records};
 pub use caches::CacheRules;
-pub use controllers::{ControllerKind, ControllerRules, GitlabRules, ImageRule, InteractiveMode};
+pub use controllers::{
+    ControllerKind, ControllerRules, FarmRules, GitlabRules, ImageRule, InteractiveMode,
+};
 pub use guests::{Acceleration, Guests, Uefi, UidRange};
 pub use hashserv::Hashserv;
 pub use http::{Http, Tls, WebMode};

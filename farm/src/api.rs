@@ -43,6 +43,7 @@ pub struct Service {
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/farm/v1/enrol", post(hosts::enrol))
+        .route("/farm/v1/terms", get(hosts::terms))
         .route("/farm/v1/poll", post(hosts::poll))
         .route("/farm/v1/report", post(hosts::report))
         .route("/farm/v1/release", post(hosts::release))

@@ -78,9 +78,9 @@ struct Serve {
     #[arg(long, value_name = "NUMBER", default_value_t = 8)]
     connections_max: usize,
 
-    /// The seconds without a sign of life after which a host loses its builds. All coordinators and
-    /// hosts of a farm need the same.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    /// The seconds without a sign of life after which a host loses its builds. All coordinators of a
+    /// farm need the same.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=3600))]
     lease_seconds: u64,
 
     /// The months for which results and idempotency keys are kept; 0 keeps all.
@@ -144,10 +144,7 @@ fn read_token(path: &Path) -> anyhow::Result<[u8; 32]> {
 async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
     let token = arguments.client_token.as_deref().map(read_token);
     let token = token.transpose()?;
-    let terms = Terms {
-        lease_ms: arguments.lease_seconds * 1_000,
-        ..Terms::default()
-    };
+    let terms = Terms::of_lease(arguments.lease_seconds.saturating_mul(1_000));
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;

@@ -1,5 +1,7 @@
 //! The command about controllers.
 
+mod enrol;
+
 use clap::Subcommand;
 use config::controllers::{ControllerStatus, OpenLease};
 
@@ -11,6 +13,11 @@ use crate::output::{Output, Table, or_empty, time};
 pub(crate) enum Command {
     /// List the controllers, which hand out tasks, and why one is not asked now
     Controllers,
+    /// Enrol this host in a farm, from which it takes builds then
+    ///
+    /// The agent makes a key for the farm, and exchanges the token for the right to use it. A repetition
+    /// with the same token does no harm.
+    Enrol(enrol::Enrol),
 }
 
 pub(crate) fn run(
@@ -18,8 +25,13 @@ pub(crate) fn run(
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let Command::Controllers = command;
-    let controllers = options.client()?.controllers()?;
+    match command {
+        Command::Controllers => list(&options.client()?.controllers()?, output),
+        Command::Enrol(arguments) => enrol::run(arguments, options, output),
+    }
+}
+
+fn list(controllers: &[ControllerStatus], output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         return output.print_json(&controllers);
     }
@@ -34,7 +46,7 @@ pub(crate) fn run(
         "URL",
         "STATE",
     ]);
-    for controller in &controllers {
+    for controller in controllers {
         table.add(row(controller));
     }
     output.print_table(&table)

@@ -87,6 +87,7 @@ const BUILDS: &[Entry] = &[
     ("schedule run", &[SOCKET, JSON, QUIET]),
     ("schedule remove", &[SOCKET, JSON, QUIET]),
     ("controllers", &[SOCKET, JSON, LEGEND]),
+    ("enrol", &[SOCKET, JSON, QUIET]),
     ("notify list", &[SOCKET, JSON, LEGEND]),
     ("notify test", &[SOCKET, JSON, QUIET]),
 ];

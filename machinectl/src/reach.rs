@@ -39,6 +39,7 @@ const AGENT: &[&str] = &[
     "console",
     "controllers",
     "drain",
+    "enrol",
     "explain",
     "fork",
     "guest cp",

@@ -36,6 +36,7 @@ mod driven_guests;
 mod dry_run;
 mod egress;
 mod escaped_qemu;
+mod farm_hosts;
 mod fetch;
 mod flood;
 mod forks;

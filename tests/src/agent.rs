@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use config::builds::{Build, HoldKind, State};
@@ -49,6 +50,16 @@ pub struct AgentHost {
     pub host: BuildHost,
 }
 
+/// Returns the name of another host of this process.
+fn next_name() -> String {
+    static HOSTS: AtomicU32 = AtomicU32::new(0);
+    let process = std::process::id();
+    match HOSTS.fetch_add(1, Ordering::Relaxed) {
+        0 => format!("t{process}"),
+        number => format!("t{process}h{number}"),
+    }
+}
+
 impl AgentHost {
     /// Creates a host without machines and toolchains, whose agent does not run yet. The settings
     /// are added to those for its name and its paths.
@@ -66,7 +77,7 @@ impl AgentHost {
             .expect("a directory");
         Self {
             agent: None,
-            name: format!("t{}", std::process::id()),
+            name: next_name(),
             settings: settings.to_owned(),
             first_volume: None,
             work,

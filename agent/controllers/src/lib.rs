@@ -14,6 +14,7 @@
 
 pub mod backoff;
 pub mod brep;
+pub mod farm;
 pub mod gitlab;
 mod http;
 pub mod priority;

@@ -228,6 +228,7 @@ async fn install(
         preload: Preload::default(),
         hashserv: None,
         commands: None,
+        deadline: None,
         copy: None,
     };
     let job = Installation {

@@ -138,6 +138,7 @@ async fn boot(
         },
         hashserv: None,
         commands: None,
+        deadline: None,
         copy: None,
     };
     let bounds = Bounds {

@@ -268,6 +268,7 @@ async fn prepare(
             preload: Preload::default(),
             hashserv: hashserv::of_debug_session(&agent, &build),
             commands: None,
+            deadline: None,
             copy: None,
         };
         Ok((spec, machine))

@@ -61,6 +61,9 @@ pub enum JobError {
     /// The state of the build does not allow this.
     #[error(transparent)]
     Transition(#[from] TransitionError),
+    /// The lease of its task is over, or was not confirmed.
+    #[error("the lease of its task was over before its guest could start")]
+    LeaseOver,
     /// The guest could not be brought up.
     #[error(transparent)]
     Session(#[from] SessionError),

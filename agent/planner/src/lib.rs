@@ -13,8 +13,8 @@ mod running_jobs;
 mod start_mode;
 
 pub use plan::{
-    Action, AuxiliaryOpenings, BootstrapFailure, BuildStart, Decision, ImageStart, Observed,
-    Opening, TrialBuild,
+    Action, Amounts, AuxiliaryOpenings, BootstrapFailure, BuildStart, Decision, HostState,
+    ImageStart, Observed, Opening, TrialBuild,
 };
 pub use resources::{Capacity, ResourceRequest};
 pub use running_jobs::{JobId, RunningDebugSession, RunningFork, RunningHold, RunningJobs};

@@ -30,7 +30,7 @@ use crate::admission::{Rules, Shares};
 use crate::pressure::PressureReadings;
 use crate::{Capacity, ResourceRequest, RunningJobs};
 
-pub use openings::{AuxiliaryOpenings, Opening};
+pub use openings::{Amounts, AuxiliaryOpenings, HostState, Opening};
 pub use ready::REFILL_PAUSE;
 pub use trials::TrialBuild;
 

@@ -22,6 +22,7 @@ use config::MachineName;
 use config::builds::Usage;
 use config::machine::Machine;
 use config::task::{ForkIdentity, Preload};
+use guard::Deadline;
 use guest::network::{Network, NetworkError};
 use guest::{BootMode, Exit, GuestEnd, GuestError, QmpError, SealedMemory};
 use store::Snapshot;
@@ -107,6 +108,9 @@ pub enum SessionError {
     /// An auxiliary guest to adopt has ended.
     #[error("auxiliary machine {0} has ended")]
     AuxiliaryGone(String),
+    /// Its guard could not be started.
+    #[error(transparent)]
+    Guard(#[from] guard::StartError),
     /// A file or a socket of the agent failed.
     #[error("cannot prepare the guest")]
     Prepare(#[from] std::io::Error),
@@ -153,6 +157,8 @@ pub struct SessionSpec {
     pub commands: Option<DrivenGuest>,
     /// Set if the guest continues as a copy of a forked one.
     pub copy: Option<GuestCopy>,
+    /// The time at which its guard ends it, unless that is moved; `None` without a guard.
+    pub deadline: Option<Deadline>,
 }
 
 /// A guest that continues as a copy of a forked one.

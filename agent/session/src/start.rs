@@ -93,11 +93,18 @@ fn start_guest(
         commands: spec.commands,
     };
     let servers = Servers::open(network, kind, names, offered, Vec::new())?;
+    let mut own = guest_spec(services, &spec.snapshot, spec.machine, network, run_dir)?;
+    if let Some(deadline) = spec.deadline {
+        // Before the guest, so that it never runs without one.
+        let program = guard::program().map_err(guard::StartError::Program)?;
+        own.keep_open
+            .push(guard::start(&program, run_dir, deadline)?);
+    }
     let guest = Guest::start(Spec {
         durable: spec.durable,
         boot: spec.boot,
         shared_memory: spec.shared_memory,
-        ..guest_spec(services, &spec.snapshot, spec.machine, network, run_dir)?
+        ..own
     })?;
     let streams = Streams::connect(&guest).inspect_err(|_| kill(&guest))?;
     Ok((guest, servers, streams))

@@ -2,16 +2,54 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use ::controllers::farm::FarmError;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
 use axum::response::Json;
-use config::controllers::ControllerStatus;
+use config::ControllerName;
+use config::controllers::{ControllerStatus, Enrolment};
 
 use super::error::ApiError;
 use crate::triggers::controllers;
+use crate::triggers::controllers::farm::EnrolError;
 use state::AgentState;
+
+/// The form of an enrolment, for callers who have sent something else.
+const FORM: &str = "an enrolment is a JSON object with `token`, the text that \
+                    `buildhost-farm invite NAME` has printed";
+
+impl From<EnrolError> for ApiError {
+    fn from(error: EnrolError) -> Self {
+        match &error {
+            EnrolError::Unknown(_) => Self::not_found(error.to_string()),
+            EnrolError::Farm(FarmError::Unavailable { .. }) => Self::bad_gateway(error.to_string()),
+            EnrolError::Farm(_) => Self::conflict(error.to_string()),
+            EnrolError::Key(_) => Self::internal(&error),
+        }
+    }
+}
 
 pub(super) async fn list(
     State(agent): State<Arc<AgentState>>,
 ) -> Result<Json<Vec<ControllerStatus>>, ApiError> {
     Ok(Json(controllers::describe(&agent).await?))
+}
+
+/// Enrols this host in a farm, and returns the state of that controller.
+pub(super) async fn enrol(
+    State(agent): State<Arc<AgentState>>,
+    name: Result<Path<ControllerName>, PathRejection>,
+    enrolment: Result<Json<Enrolment>, JsonRejection>,
+) -> Result<Json<ControllerStatus>, ApiError> {
+    let Path(name) = name?;
+    // The rejection of a message can show a part of it, and this one has a secret.
+    let Ok(Json(enrolment)) = enrolment else {
+        return Err(ApiError::bad_request(FORM));
+    };
+    controllers::farm::enrol(&agent, &name, &enrolment.token).await?;
+    let mut all = controllers::describe(&agent).await?.into_iter();
+    let found = all.find(|it| it.name == name);
+    found
+        .map(Json)
+        .ok_or_else(|| EnrolError::Unknown(name).into())
 }

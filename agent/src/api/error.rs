@@ -66,6 +66,10 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, detail)
     }
 
+    pub(super) fn bad_gateway(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, detail)
+    }
+
     pub(super) fn unprocessable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }

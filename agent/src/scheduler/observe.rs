@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use config::builds::Build;
 use config::layout::Entry;
 use config::machine::Role;
 use config::settings::Machines;
@@ -50,7 +51,11 @@ pub(crate) async fn observe(
         .await?
         .into_iter()
         .partition(|build| jobs.builds.contains_key(&build.id));
-    let queue: Vec<_> = waiting.into_iter().map(QueuedBuild::from).collect();
+    // A guarded build does not start before its lease is confirmed.
+    let may_start =
+        |build: &Build| !build.is_guarded() || agent.lease_deadlines.get(build.id).is_some();
+    let waiting = waiting.into_iter().filter(may_start);
+    let queue: Vec<_> = waiting.map(QueuedBuild::from).collect();
     let dependencies = dependencies(agent, &queue).await?;
     let newest_build = agent.records.newest_id().await?;
     let task_agent = Arc::clone(agent);

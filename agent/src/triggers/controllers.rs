@@ -1,6 +1,7 @@
 //! Controllers: asks them for tasks, ends leases early, and reports results until they have arrived.
 
 mod asking;
+pub(crate) mod farm;
 mod job_logs;
 mod leases;
 mod offering;
@@ -14,6 +15,7 @@ use config::settings::{ControllerKind, ControllerRules};
 use config::{NameError, ToolchainName};
 use controllers::Controller;
 use controllers::brep::{Brep, KeyError};
+use controllers::farm::FarmError;
 use controllers::gitlab::{Gitlab, TokenError};
 use records::RecordsError;
 
@@ -37,30 +39,47 @@ pub(crate) enum MemberError {
     /// The token of one cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The certificates of a farm cannot be used.
+    #[error(transparent)]
+    Farm(#[from] FarmError),
     /// The name of the default toolchain.
     #[error(transparent)]
     Name(#[from] NameError),
+}
+
+/// The controllers of the settings.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    /// Those that are asked for one task after the other.
+    asked: Vec<Member>,
+    /// The farms.
+    farms: Vec<Arc<farm::Farm>>,
 }
 
 /// Returns the controllers of the settings. Blocks.
 ///
 /// # Errors
 /// The key of one cannot be used.
-pub(crate) fn members(agent: &AgentState) -> Result<Vec<Member>, MemberError> {
+pub(crate) fn members(agent: &AgentState) -> Result<Members, MemberError> {
     let settings = agent.settings();
-    let rules = settings.controllers.iter();
-    let member = |rules: &ControllerRules| {
+    let mut members = Members::default();
+    for rules in &settings.controllers {
         let client: Arc<dyn Controller> = match &rules.kind {
             ControllerKind::Brep => Arc::new(Brep::new(rules)?),
             ControllerKind::Gitlab(gitlab) => Arc::new(Gitlab::new(rules, gitlab, &settings.name)?),
+            ControllerKind::Farm(_) => {
+                let farm = farm::of_rules(agent, rules)?;
+                members.farms.extend(farm.map(Arc::new));
+                continue;
+            }
         };
-        Ok(Member {
+        members.asked.push(Member {
             rules: rules.clone(),
             toolchain: toolchain(agent, rules)?,
             client,
-        })
-    };
-    rules.map(member).collect()
+        });
+    }
+    Ok(members)
 }
 
 /// Returns the toolchain that the tasks of a controller are built with.
@@ -70,8 +89,9 @@ fn toolchain(agent: &AgentState, rules: &ControllerRules) -> Result<ToolchainNam
 }
 
 /// Serves the controllers until the agent stops.
-pub(crate) async fn run(agent: Arc<AgentState>, members: Vec<Member>) {
-    for member in &members {
+pub(crate) async fn run(agent: Arc<AgentState>, members: Members) {
+    let Members { asked, farms } = members;
+    for member in &asked {
         agent.telemetry.metrics.controllers.show(&member.rules.name);
         let (shared, own) = (Arc::clone(&agent), member.clone());
         tokio::spawn(async move { outbox::run(&shared, &own).await });
@@ -80,10 +100,15 @@ pub(crate) async fn run(agent: Arc<AgentState>, members: Vec<Member>) {
             tokio::spawn(async move { job_logs::run(&shared, &own).await });
         }
     }
-    let (watched, has_controllers) = (Arc::clone(&agent), !members.is_empty());
+    let has_controllers = !asked.is_empty() || !farms.is_empty();
+    for farm in farms {
+        agent.telemetry.metrics.controllers.show(farm.name());
+        tokio::spawn(farm::run(Arc::clone(&agent), farm));
+    }
+    let watched = Arc::clone(&agent);
     tokio::spawn(async move { leases::run(&watched, has_controllers).await });
-    if !members.is_empty() {
-        asking::run(&agent, &members).await;
+    if !asked.is_empty() {
+        asking::run(&agent, &asked).await;
     }
 }
 
@@ -100,6 +125,7 @@ pub(crate) async fn describe(agent: &AgentState) -> Result<Vec<ControllerStatus>
             protocol: match rules.kind {
                 ControllerKind::Brep => "brep".to_owned(),
                 ControllerKind::Gitlab(_) => "gitlab".to_owned(),
+                ControllerKind::Farm(_) => "farm".to_owned(),
             },
             url: without_password(&rules.url),
             priority: rules.priority,

@@ -27,6 +27,7 @@ use super::contacts::Contacts;
 use super::hot_images::HotImages;
 use super::image_facts::ImageFactsCache;
 use super::job_table::JobTable;
+use super::lease_deadlines::LeaseDeadlines;
 use super::machine_sizes::MachineSizes;
 use super::paths::StatePaths;
 use super::ready_pool::ReadyPool;
@@ -90,6 +91,8 @@ pub struct AgentState {
     pub restores: RestoreHistory,
     /// The contacts with controllers.
     pub contacts: Contacts,
+    /// The deadlines of builds with guards.
+    pub lease_deadlines: LeaseDeadlines,
     /// The schedules whose projects are being resolved.
     pub resolving: Mutex<BTreeSet<ScheduleName>>,
     status: watch::Sender<Option<Status>>,
@@ -164,6 +167,7 @@ impl AgentState {
             ready: ReadyPool::default(),
             restores: RestoreHistory::default(),
             contacts: Contacts::default(),
+            lease_deadlines: LeaseDeadlines::default(),
             resolving: Mutex::default(),
             status: watch::Sender::default(),
             queue_snapshot: watch::Sender::default(),

@@ -100,13 +100,15 @@ pub enum LeaseEnd {
     Expired,
     /// Its controller does not want its result any more, for this reason.
     Withdrawn(String),
+    /// Its lease is given back without a result, for this reason.
+    Revoked(String),
 }
 
 impl LeaseEnd {
     /// Returns the outcome of the build.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Interrupted(_) => Outcome::Interrupt,
+            Self::Interrupted(_) | Self::Revoked(_) => Outcome::Interrupt,
             Self::Expired | Self::Withdrawn(_) => Outcome::Abort,
         }
     }
@@ -123,6 +125,7 @@ impl fmt::Display for LeaseEnd {
                 "its controller has given it up, because the time of its lease (lease_minutes_max) is over",
             ),
             Self::Withdrawn(reason) => write!(f, "its controller has ended it: {reason}"),
+            Self::Revoked(reason) => write!(f, "its lease is given back: {reason}"),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod contacts;
 pub mod hot_images;
 pub mod image_facts;
 pub mod job_table;
+pub mod lease_deadlines;
 pub mod machine_sizes;
 pub mod maintenance;
 pub mod paths;
@@ -18,6 +19,7 @@ pub use image_facts::{ImageFacts, ImageFactsCache};
 pub use job_table::{
     BuildJob, CancelAnswer, DebugJob, DiskUse, ForkJob, HoldJob, ImageJob, JobTable, LeaseEnd,
 };
+pub use lease_deadlines::LeaseDeadlines;
 pub use machine_sizes::MachineSizes;
 pub use paths::StatePaths;
 pub use ready_pool::{PooledGuest, ReadyPool};

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use config::task;
-use config::{BuildId, CopyTag, ImageKey};
+use config::{BuildId, ControllerName, CopyTag, ImageKey};
 
 /// The live log in the directory of a build; at the end it and [`task::LOG`] become one.
 pub const LIVE_LOG: &str = "log.live";
@@ -120,6 +120,11 @@ impl StatePaths {
     /// The manifest of the task that a controller gave for a build: see [`GIVEN_TASK`].
     pub fn given_task(&self, id: BuildId) -> PathBuf {
         self.build(id).join(GIVEN_TASK)
+    }
+
+    /// The key of this host for a farm.
+    pub fn controller_key(&self, name: &ControllerName) -> PathBuf {
+        self.state.join("controllers").join(format!("{name}.key"))
     }
 
     /// The directory of sources, each named by its SHA-256 hash.

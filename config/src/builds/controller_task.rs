@@ -29,4 +29,8 @@ pub struct ControllerTask {
     /// True if the task is a script instead of a manifest for the toolchain.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub script: bool,
+    /// True if a guard outside the agent ends its guest at the deadline of the lease, as for builds of a
+    /// farm. Such a lease starts one guest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guarded: bool,
 }

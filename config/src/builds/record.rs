@@ -334,6 +334,11 @@ pub struct Build {
 }
 
 impl Build {
+    /// Returns true if a guard ends its guest at the deadline of its lease.
+    pub fn is_guarded(&self) -> bool {
+        self.controller.as_ref().is_some_and(|task| task.guarded)
+    }
+
     /// Returns true if it is a controller's task that is a script.
     pub fn has_script(&self) -> bool {
         self.controller.as_ref().is_some_and(|task| task.script)

@@ -27,6 +27,26 @@ pub enum ControllerKind {
     Brep,
     /// GitLab.
     Gitlab(GitlabRules),
+    /// A farm of this project.
+    Farm(FarmRules),
+}
+
+/// The settings of a farm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FarmRules {
+    /// The addresses of its coordinators. The next one is used when one fails.
+    pub urls: Vec<String>,
+    /// The file with the certificates that the coordinators are checked with, in PEM, beside those of
+    /// the host.
+    pub ca: Option<PathBuf>,
+}
+
+/// The protocols as they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Brep,
+    Gitlab,
+    Farm,
 }
 
 /// The settings of a GitLab.
@@ -97,19 +117,16 @@ pub(super) fn controllers(reader: &mut Reader<'_>) -> Vec<ControllerRules> {
 }
 
 fn controller(reader: &mut Reader<'_>, name: Option<ControllerName>) -> Option<ControllerRules> {
-    let expected = "an address such as `https://ci.example.org/?build-task` is expected";
-    let url = required(reader, "controllers.url", expected, |text| {
-        is_url(text).then_some(()).ok_or(expected)
-    });
-    let kinds = [("brep", false), ("gitlab", true)];
-    let is_gitlab = reader.choice("controllers.kind", &kinds);
-    let (kind, version) = if is_gitlab {
-        (
-            gitlab(reader).map(ControllerKind::Gitlab),
-            Some(String::new()),
-        )
-    } else {
-        (Some(ControllerKind::Brep), version(reader))
+    let kinds = [
+        ("brep", Protocol::Brep),
+        ("gitlab", Protocol::Gitlab),
+        ("farm", Protocol::Farm),
+    ];
+    let protocol = reader.choice("controllers.kind", &kinds);
+    let (kind, url) = kind(reader, protocol);
+    let version = match protocol {
+        Protocol::Brep => version(reader),
+        Protocol::Gitlab | Protocol::Farm => Some(String::new()),
     };
     let priority = priority(reader);
     let toolchain = reader.optional_text("controllers.toolchain", |text| {
@@ -127,7 +144,8 @@ fn controller(reader: &mut Reader<'_>, name: Option<ControllerName>) -> Option<C
     };
     let key = reader.optional_path("controllers.key");
     let (interactive, interactive_login) = interactive(reader);
-    let poll = reader.seconds("controllers.poll_seconds", if is_gitlab { 5 } else { 60 });
+    let poll_usual = if protocol == Protocol::Brep { 60 } else { 5 };
+    let poll = reader.seconds("controllers.poll_seconds", poll_usual);
     let connect_max = reader.seconds("controllers.connect_seconds_max", 60);
     let request_max = reader.seconds("controllers.request_seconds_max", 300);
     let lease = reader.number("controllers.lease_minutes_max", 180, 1..=100_000);
@@ -150,6 +168,38 @@ fn controller(reader: &mut Reader<'_>, name: Option<ControllerName>) -> Option<C
         lease_max: Duration::from_mins(lease),
         auxiliary_memory_mib_max,
     })
+}
+
+/// Reads what depends on the protocol, and the address.
+fn kind(reader: &mut Reader<'_>, protocol: Protocol) -> (Option<ControllerKind>, Option<String>) {
+    if protocol == Protocol::Farm {
+        let rules = farm(reader);
+        let url = rules.as_ref().and_then(|it| it.urls.first().cloned());
+        return (rules.map(ControllerKind::Farm), url);
+    }
+    let expected = "an address such as `https://ci.example.org/?build-task` is expected";
+    let url = required(reader, "controllers.url", expected, |text| {
+        is_url(text).then_some(()).ok_or(expected)
+    });
+    let kind = match protocol {
+        Protocol::Gitlab => gitlab(reader).map(ControllerKind::Gitlab),
+        Protocol::Brep | Protocol::Farm => Some(ControllerKind::Brep),
+    };
+    (kind, url)
+}
+
+fn farm(reader: &mut Reader<'_>) -> Option<FarmRules> {
+    let expected = "addresses of coordinators such as `https://farm1.example.org`";
+    let read = |text: &str| is_url(text).then(|| text.trim_end_matches('/').to_owned());
+    let urls = reader.optional_list("controllers.urls", expected, read);
+    if urls.as_ref().is_none_or(Vec::is_empty) {
+        reader.fault(
+            "controllers.urls",
+            &format!("a list of {expected} is expected"),
+        );
+    }
+    let ca = reader.optional_path("controllers.ca");
+    Some(FarmRules { urls: urls?, ca })
 }
 
 impl GitlabRules {
@@ -329,6 +379,27 @@ mod tests {
         line 6: `controllers.images`: a list of machines of images such as `debian:12*=linux-debian_12` is expected
         line 6: `controllers.images`: a list of machines of images such as `debian:12*=linux-debian_12` is expected
         line 7: `controllers.toolchain_version` is not a setting
+        ");
+    }
+
+    #[test]
+    fn a_farm_needs_the_addresses_of_coordinators() {
+        let farm = "[[controllers]]\nname = \"farm\"\nkind = \"farm\"\n";
+        let text = format!(
+            "{farm}urls = [\"https://a.example.org/\", \"http://b:1\"]\nca = \"/etc/ca.pem\"\n"
+        );
+        let rules = Settings::parse(&text).unwrap().controllers.remove(0);
+        assert_eq!(rules.url, "https://a.example.org");
+        let ControllerKind::Farm(farm_rules) = rules.kind else {
+            panic!("a farm");
+        };
+        assert_eq!(farm_rules.urls, ["https://a.example.org", "http://b:1"]);
+        assert_eq!(farm_rules.ca, Some("/etc/ca.pem".into()));
+        insta::assert_snapshot!(faults(farm), @"line 1: `controllers.urls`: a list of addresses of coordinators such as `https://farm1.example.org` is expected");
+        insta::assert_snapshot!(faults(&format!("{farm}urls = [\"x\"]\nurl = \"https://c\"\n")), @r"
+        line 4: `controllers.urls`: a list of addresses of coordinators such as `https://farm1.example.org` is expected
+        line 4: `controllers.urls`: a list of addresses of coordinators such as `https://farm1.example.org` is expected
+        line 5: `controllers.url` is not a setting
         ");
     }
 

@@ -17,4 +17,5 @@ pub mod watch;
 
 pub use model::{
     Capacity, Epoch, HostId, Lease, Moment, Offer, OfferedMachine, Requirements, Revision, Terms,
+    Work,
 };

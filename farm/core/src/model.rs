@@ -79,6 +79,18 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// Returns the terms of a farm whose leases last this long. A poll and its answer take less than the
+    /// half of a lease that a host uses.
+    pub fn of_lease(lease_ms: u64) -> Self {
+        let usual = Self::default();
+        Self {
+            lease_ms,
+            hold_ms: usual.hold_ms.min(lease_ms / 4),
+            request_ms: usual.request_ms.min(lease_ms / 6),
+            ..usual
+        }
+    }
+
     /// Returns the time until which a host may use a lease that a poll sent at `sent` confirmed: one
     /// half of it. The other half covers the end of the guest and clocks of different speeds.
     pub fn deadline(&self, sent: Moment) -> Moment {
@@ -98,7 +110,29 @@ impl Default for Terms {
     }
 }
 
-/// The needs of a build.
+/// The work of a build.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Work {
+    /// The script that the guest runs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub script: String,
+    /// The name of what is built, for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub package: String,
+}
+
+impl Work {
+    /// The largest script, in bytes.
+    pub const SCRIPT_BYTES_MAX: usize = 64 * 1024;
+
+    /// Returns true if there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The needs of a build, and its work.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Requirements {
     /// The machine that it runs on.
@@ -112,6 +146,9 @@ pub struct Requirements {
     /// The countable resources.
     #[serde(default)]
     pub resources: BTreeMap<ResourceName, u64>,
+    /// The work, which only the host of the build reads.
+    #[serde(default, skip_serializing_if = "Work::is_empty")]
+    pub work: Work,
 }
 
 /// Resources of a host for guests.

@@ -9,7 +9,7 @@ use config::builds::{Priority, Submitter};
 use config::tokens::Scope;
 use config::{BuildId, MachineName};
 use farm_core::messages::{Reply, Request, Subject, Submission};
-use farm_core::{Requirements, Revision};
+use farm_core::{Requirements, Revision, Work};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
@@ -48,6 +48,12 @@ pub(super) async fn submit(
     headers: HeaderMap,
     Json(submission): Json<NewBuild>,
 ) -> Result<(StatusCode, Json<Submitted>), Refusal> {
+    let most = Work::SCRIPT_BYTES_MAX;
+    if submission.requirements.work.script.len() > most {
+        let message =
+            format!("the script of a build has at most {most} bytes; let it fetch what it needs");
+        return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
     let client = authorize(&service, &headers, Scope::Submit).await?;
     let submission = own(submission, &client)?;
     let submit = Request::Submit(submission);

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use farm_core::messages::{Poll, PollAnswer, Reply, Report, Request};
-use farm_core::{HostId, Lease};
+use farm_core::{HostId, Lease, Terms};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -55,6 +55,15 @@ pub(super) async fn enrol(
     };
     info!(host = host.0, "a host has enrolled");
     Ok(Json(Enrolled { host }))
+}
+
+/// Returns the terms of this farm's leases to one of its hosts.
+pub(super) async fn terms(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+) -> Result<Json<Terms>, Refusal> {
+    host(&service, &headers).await?;
+    Ok(Json(service.coordinator.terms()))
 }
 
 pub(super) async fn poll(

@@ -57,7 +57,7 @@ pub(crate) const LEASES: &str = "
     JOIN builds ON builds.host = wanted.host AND claimed_beat >= wanted.beat AND state = 1
     ORDER BY builds.id";
 
-/// Reads the first builds of each submitter and machine. The recursion jumps from one submitter to the
+/// Reads the first builds of each submitter and machine, without a work that is long. The recursion jumps from one submitter to the
 /// next, so that a long queue of one costs nothing.
 pub(crate) const CANDIDATES: &str = "
     WITH RECURSIVE lanes AS (
@@ -71,7 +71,9 @@ pub(crate) const CANDIDATES: &str = "
             SELECT submitter FROM builds
             WHERE state = 0 AND machine = lanes.machine AND submitter > lanes.submitter
             ORDER BY submitter LIMIT 1) AS next)
-    SELECT found.id, found.epoch, lanes.submitter, found.priority, found.requirements,
+    SELECT found.id, found.epoch, lanes.submitter, found.priority,
+        CASE WHEN length(found.requirements) < 1000 THEN found.requirements
+            ELSE (found.requirements::jsonb - 'work')::text END,
         greatest(0, (extract(epoch FROM now() - found.submitted) * 1000)::bigint)
     FROM lanes, LATERAL (
         SELECT id, epoch, priority, requirements, submitted FROM builds

@@ -52,6 +52,7 @@ pub(crate) fn submission(key: &str) -> Submission {
             cpus: 1,
             memory_mib: 1,
             resources: std::collections::BTreeMap::new(),
+            work: farm_core::Work::default(),
         },
         subject: Subject::default(),
     }

@@ -223,9 +223,10 @@ async fn run(
         result_files: &RESULTS,
         cancel,
     };
-    // A failure on a revision on trial is repeated on the current one.
+    // A failure on a revision on trial is repeated on the current one, and no guest outlives its lease.
     let hold = (build.interactive.hold || agent.settings().builds.hold_always)
-        && build.running_trial().is_none();
+        && build.running_trial().is_none()
+        && !build.is_guarded();
     let mut progress = JoinSet::new();
     progress.spawn(progress::follow(Arc::clone(agent), build.id));
     let job = BuildGuest {

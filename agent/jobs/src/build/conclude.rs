@@ -125,6 +125,9 @@ fn unrepeatable_state(build: &Build) -> Option<String> {
             "it continued as a copy of build {build}, and that instant cannot be repeated"
         ));
     }
+    if build.is_guarded() {
+        return Some("its lease permits one guest".to_owned());
+    }
     let has_commands = build.interactive.commands.is_some() || build.has_script();
     let is_driven = has_commands && build.first_contact().is_some();
     is_driven.then(|| "its guest ran commands, which cannot be repeated".to_owned())

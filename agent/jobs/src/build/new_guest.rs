@@ -7,6 +7,7 @@ use std::time::Instant;
 use config::builds::{Build, StartKind};
 use config::limits::Limits;
 use config::task::Preload;
+use guard::Deadline;
 use guest::{BootMode, SealedMemory};
 use planner::BuildStart;
 use session::{GuestSecrets, ReadyGuest, SessionSpec};
@@ -94,6 +95,7 @@ impl NewGuest {
         } else {
             (None, None)
         };
+        let deadline = deadline(agent, build)?;
         let mut spec = Box::new(SessionSpec {
             tag: build.id.to_string(),
             snapshot,
@@ -112,6 +114,7 @@ impl NewGuest {
             preload: Preload::default(),
             hashserv: hashserv::of_build(agent, build),
             commands: driven::of_build(agent, build, quiet_max),
+            deadline,
             copy: None,
         });
         let group = if build.auxiliaries().next().is_some() {
@@ -150,6 +153,16 @@ async fn take_snapshot(volume: &Volume, build: &mut Build) -> Result<Arc<Snapsho
     }
 }
 
+/// Returns the time at which the guard of a build ends its guest; `None` if it needs no guard.
+fn deadline(agent: &AgentState, build: &Build) -> Result<Option<Deadline>, JobError> {
+    if !build.is_guarded() {
+        return Ok(None);
+    }
+    let deadline = agent.lease_deadlines.get(build.id);
+    let deadline = deadline.filter(|it| *it > guard::now());
+    deadline.map(Some).ok_or(JobError::LeaseOver)
+}
+
 /// A ready guest that is ended unless it is used.
 struct UnusedGuest(Option<ReadyGuest>);
 
@@ -170,8 +183,8 @@ fn may_be_ready(agent: &AgentState, build: &Build, start: &BuildStart) -> bool {
         attempts: build.attempts,
         is_resized: build.resources.cpus.is_some() || build.resources.memory_mib.is_some(),
     });
-    // A ready guest has a network of its own.
-    boot == Ok(StartKind::Restored) && build.auxiliaries().next().is_none()
+    // A ready guest has a network of its own, and no guard.
+    boot == Ok(StartKind::Restored) && build.auxiliaries().next().is_none() && !build.is_guarded()
 }
 
 /// Returns the facts of the image that a snapshot was taken of.

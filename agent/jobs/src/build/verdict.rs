@@ -345,6 +345,7 @@ fn party(error: &JobError) -> Party {
         | JobError::Transition(_)
         | JobError::Session(_)
         | JobError::LeftRunning
+        | JobError::LeaseOver
         | JobError::Panicked
         | JobError::Collect(_)
         | JobError::BootstrapResult(_)

@@ -1,8 +1,8 @@
 //! The machines on which a further build could start now: what is offered to controllers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use config::{BuildId, ImageKey, ToolchainName};
+use config::{BuildId, ImageKey, MachineName, ResourceName, Revision, ToolchainName};
 use store::{ImageView, Located, Uuid, VolumeId};
 
 use super::{Observed, key};
@@ -34,7 +34,92 @@ pub struct AuxiliaryOpenings {
     pub memory: u64,
 }
 
+/// Resources for guests, of a whole host or of a part of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// The number of guests.
+    pub guests: u64,
+    /// The processors.
+    pub cpus: u64,
+    /// The memory, in MiB.
+    pub memory: u64,
+    /// The countable resources.
+    pub counts: BTreeMap<ResourceName, u64>,
+}
+
+/// The state of a host, as a farm is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostState {
+    /// The resources of the idle host.
+    pub total: Amounts,
+    /// The resources that are left once everything in the queue that can start has started.
+    pub free: Amounts,
+    /// The machines with a current revision, each with the toolchains of which it has an image that
+    /// is made of that revision.
+    pub machines: BTreeMap<MachineName, (Revision, Vec<ImageKey>)>,
+    /// The reason for which no guest starts.
+    pub halt: Option<String>,
+}
+
 impl Observed {
+    /// Returns the state of the host, as a farm is told.
+    pub fn host_state(&self) -> HostState {
+        let pool = self.pool_behind_queue(&BTreeSet::new());
+        let capacity = pool.capacity();
+        // A guest has one processor at least.
+        let guests = capacity.guests.map_or(capacity.cpus, |it| it as u64);
+        let total = Amounts {
+            guests,
+            cpus: capacity.cpus,
+            memory: capacity.memory,
+            counts: capacity.counts.clone(),
+        };
+        let running = pool.allocations().len() as u64;
+        let loads = pool.loads().into_iter();
+        let free = Amounts {
+            guests: guests.saturating_sub(running),
+            cpus: capacity.cpus.saturating_sub(pool.allocated_amounts().0),
+            memory: pool.free_memory(),
+            counts: loads
+                .map(|(name, load)| (name, load.total.unwrap_or(0).saturating_sub(load.taken)))
+                .collect(),
+        };
+        let drained = self.drained.as_ref().map(config::queue::Drained::message);
+        let pressure = capacity.pressure.filter(|_| running > 0);
+        let halt = drained
+            .or_else(|| self.halt.clone())
+            .or_else(|| pressure.map(|it| it.notice()));
+        let machines = self.machines.iter();
+        HostState {
+            total,
+            free,
+            machines: machines
+                .filter_map(|(name, state)| Some((name.clone(), self.offered(state)?)))
+                .collect(),
+            halt,
+        }
+    }
+
+    /// Returns the current revision of a machine, and its images that builds may use now.
+    fn offered(&self, state: &Located) -> Option<(Revision, Vec<ImageKey>)> {
+        let current = state.view.current.filter(|_| !state.view.deleting)?;
+        let mut revisions = state.view.revisions.iter();
+        let uuid = revisions
+            .find(|it| it.revision == current)?
+            .uuid
+            .to_string();
+        let is_halted = self.halted_volumes.contains_key(&state.volume);
+        let of_current = |image: &&ImageView| {
+            let provenance = image.provenance.as_ref();
+            provenance.is_some_and(|it| it.revision_uuid == uuid) && !is_halted
+        };
+        let images = state.view.images.iter().filter(of_current);
+        let keys = images
+            .map(|image| key(&state.view, &image.toolchain))
+            .filter(|it| !self.auxiliaries.contains(it) && self.image(it).is_some());
+        Some((current, keys.collect()))
+    }
+
     /// Returns the auxiliary machines that could start now beside a build on any of these openings,
     /// under the same conditions.
     pub fn auxiliary_openings(

@@ -18,6 +18,7 @@ fn request(session: &str) -> Request {
         expires: Timestamp::UNIX_EPOCH,
         auxiliaries: Vec::new(),
         script: false,
+        guarded: false,
     };
     Request {
         controller: Some(task),

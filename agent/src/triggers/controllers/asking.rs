@@ -296,6 +296,7 @@ fn request(member: &Member, taken: &Taken, boost: Option<&Machine>, now: Timesta
             version: taken.version.clone(),
             auxiliaries: taken.auxiliaries.clone(),
             script: taken.script.is_some(),
+            guarded: false,
             expires: now.saturating_add(limit).unwrap_or(Timestamp::MAX),
         }),
     }

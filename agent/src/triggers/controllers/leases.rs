@@ -126,6 +126,7 @@ mod tests {
             expires: Timestamp::from_second(expires).unwrap(),
             auxiliaries: Vec::new(),
             script: false,
+            guarded: false,
         };
         let request = Request {
             controller: Some(task),

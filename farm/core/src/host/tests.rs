@@ -28,6 +28,7 @@ fn grant(lease: Lease) -> Grant {
             cpus: 1,
             memory_mib: 1,
             resources: BTreeMap::new(),
+            work: crate::Work::default(),
         },
         canceled: false,
     }

@@ -14,6 +14,7 @@ fn requirements(machine: &str, cpus: u64) -> Requirements {
         cpus,
         memory_mib: 100 * cpus,
         resources: BTreeMap::new(),
+        work: crate::Work::default(),
     }
 }
 

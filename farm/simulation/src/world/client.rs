@@ -108,6 +108,7 @@ impl World {
                 cpus: self.rng.u64(1..4),
                 memory_mib: 100,
                 resources: BTreeMap::new(),
+                work: farm_core::Work::default(),
             },
             subject: Subject::default(),
         };

@@ -42,6 +42,7 @@ pub(crate) fn submission(key: u64, submitter: &str, machine: usize, priority: i3
             cpus: 1,
             memory_mib: 100,
             resources: BTreeMap::new(),
+            work: farm_core::Work::default(),
         },
         subject: Subject::default(),
     }

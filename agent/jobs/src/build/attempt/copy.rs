@@ -52,6 +52,7 @@ pub(in crate::build) async fn start_copy(
             hashserv: hashserv::of_build(agent, build),
             // A driven guest is not forked.
             commands: None,
+            deadline: None,
             copy: Some(GuestCopy {
                 identity: origin.identity(),
                 elapsed: elapsed_before(build),

@@ -4,12 +4,14 @@ use config::ControllerName;
 use config::builds::ImageState;
 use config::settings::{ControllerKind, ControllerRules};
 use controllers::brep::check_key;
+use controllers::farm::FarmKey;
 use controllers::gitlab::check_token;
 use jiff::Timestamp;
 use records::ControllerCounts;
 use sys::error_report::chain;
 
 use super::super::inventory::ControllerFacts;
+use crate::triggers::controllers::farm::key_path;
 use state::AgentState;
 
 /// Returns the facts about each controller of the settings.
@@ -38,6 +40,9 @@ fn facts_of(agent: &AgentState, rules: &ControllerRules) -> ControllerFacts {
                 .and_then(|key| check_key(key).err())
                 .map(|it| chain(&it)),
             ControllerKind::Gitlab(gitlab) => check_token(&gitlab.token).err().map(|it| chain(&it)),
+            ControllerKind::Farm(_) => FarmKey::read(&key_path(agent, rules))
+                .err()
+                .map(|it| chain(&it)),
         },
         machines: machines(agent, rules),
     }

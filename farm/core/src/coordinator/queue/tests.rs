@@ -16,6 +16,7 @@ fn candidate(build: u64) -> Candidate {
             cpus: 1,
             memory_mib: 1,
             resources: BTreeMap::new(),
+            work: crate::Work::default(),
         },
         waited_ms: 0,
     }

@@ -1,0 +1,10 @@
+//! The client of a farm: polls, results and releases over HTTP with JSON, and the enrolment of this host.
+//!
+//! The rules of a host are those of `farm_core::host`; here are only the requests. One that fails is
+//! sent to the next coordinator the next time.
+
+mod client;
+mod key;
+
+pub use client::{Client, FarmError, Settled};
+pub use key::{FarmKey, KeyError};

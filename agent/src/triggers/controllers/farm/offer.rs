@@ -1,0 +1,119 @@
+//! The offer of this host to a farm, and the request for the build of a grant; pure.
+
+use std::num::NonZeroU32;
+
+use config::builds::{ControllerTask, Priority, Request, Resources, Target};
+use config::settings::ControllerRules;
+use config::task::GivenScript;
+use config::{ImageKey, ResourceCount, ResourceCounts};
+use farm_core::{Capacity, Lease, Offer, OfferedMachine, Requirements, Revision};
+use jiff::Timestamp;
+use planner::{Amounts, HostState, ResourceRequest};
+
+use super::lease;
+
+/// Returns the offer of a host. `is_frozen` tells whether builds on an image start from a checkpoint,
+/// `is_cached` whether the caches of an image have content.
+pub(super) fn offer(
+    host: HostState,
+    rules: &ControllerRules,
+    is_frozen: impl Fn(&ImageKey) -> bool,
+    is_cached: impl Fn(&ImageKey) -> bool,
+) -> Offer {
+    let machines = host.machines.into_iter();
+    let machines = machines.filter(|(name, _)| rules.preference(name).is_some());
+    let machines = machines.map(|(name, (revision, images))| {
+        let offered = OfferedMachine {
+            revision: Revision(revision.0.into()),
+            frozen: images.iter().any(&is_frozen),
+            cached: images.iter().any(&is_cached),
+            toolchains: images.into_iter().map(|it| it.toolchain).collect(),
+        };
+        (name, offered)
+    });
+    Offer {
+        machines: machines.collect(),
+        total: capacity(host.total),
+        free: capacity(host.free),
+        halt: host.halt,
+    }
+}
+
+fn capacity(amounts: Amounts) -> Capacity {
+    Capacity {
+        guests: amounts.guests,
+        cpus: amounts.cpus,
+        memory_mib: amounts.memory,
+        resources: amounts.counts,
+    }
+}
+
+/// Returns the manifest of a task, which is a script.
+pub(super) fn script(needs: &Requirements) -> Vec<u8> {
+    let given = GivenScript {
+        script: needs.work.script.clone(),
+        masked: Vec::new(),
+    };
+    serde_json::to_vec(&given).unwrap_or_default()
+}
+
+/// Returns the request for the build of a lease. `own` are the resources of the machine.
+pub(super) fn request(
+    rules: &ControllerRules,
+    held: Lease,
+    needs: &Requirements,
+    own: &ResourceRequest,
+    now: Timestamp,
+) -> Request {
+    Request {
+        machine: needs.machine.clone(),
+        toolchain: Some(needs.toolchain.clone()),
+        sources: Vec::new(),
+        interactive: None,
+        hold: false,
+        commands: None,
+        target: needs.work.package.parse::<Target>().ok(),
+        priority: Priority::default(),
+        resources: resources(needs, own),
+        after: Vec::new(),
+        secrets: Vec::new(),
+        submitter: None,
+        coalesce: false,
+        project: None,
+        controller: Some(ControllerTask {
+            controller: rules.name.clone(),
+            priority: rules.priority,
+            session: lease::session(held),
+            package: needs.work.package.clone(),
+            version: String::new(),
+            expires: now
+                .saturating_add(rules.lease_max)
+                .unwrap_or(Timestamp::MAX),
+            auxiliaries: Vec::new(),
+            script: true,
+            guarded: true,
+        }),
+    }
+}
+
+/// Returns the resources that a build asks for beyond those of its machine. Only a machine's own fit its
+/// checkpoint.
+fn resources(needs: &Requirements, own: &ResourceRequest) -> Resources {
+    let beyond = |wanted: u64, own: u64| {
+        let wanted = u32::try_from(wanted.min(u32::MAX.into())).ok();
+        wanted
+            .filter(|it| u64::from(*it) > own)
+            .and_then(NonZeroU32::new)
+    };
+    let counts = needs.resources.iter().filter_map(|(name, count)| {
+        let count = u32::try_from(*count).ok().and_then(NonZeroU32::new)?;
+        let name = name.clone();
+        Some(ResourceCount { name, count })
+    });
+    Resources {
+        cpus: beyond(needs.cpus, own.cpus),
+        memory_mib: beyond(needs.memory_mib, own.memory),
+        // The names of a map differ.
+        counts: ResourceCounts::collect(counts).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,182 @@
+//! Hosts of a farm: real coordinators, PostgreSQL, agents and guests. Each build has one result, whatever
+//! is killed, stopped or cut off.
+
+mod farm;
+
+use std::fs;
+
+use config::task::Outcome;
+use rustix::process::Signal;
+use tests::agent::AgentHost;
+use tests::wait_until;
+
+use crate::controllers::{builds, controllers};
+use farm::{Farm, host};
+
+/// A script that waits until its gate is open.
+const GATED: &str = "echo begin; while [ ! -e /gate ]; do sleep 0.1; done; echo end";
+
+/// Waits until a host runs the script of a build, and returns the local build.
+fn wait_for_begin(host: &AgentHost) -> u64 {
+    let mut id = 0;
+    wait_until("the host runs a build", || {
+        id = builds(host).iter().map(|it| it.id.0).max().unwrap_or(0);
+        id > 0 && host.log_of(id).contains("begin")
+    });
+    id
+}
+
+/// Returns the numbers of the processes of guards below a host's run directory.
+fn guards(host: &AgentHost) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap();
+    let directory = host.run_directory().display().to_string();
+    let is_guard = |path: &std::path::Path| {
+        let line = fs::read(path.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("buildhost-guard") && line.contains(&directory)
+    };
+    let paths = processes.filter_map(|it| Some(it.ok()?.path()));
+    let guards = paths.filter(|path| is_guard(path));
+    guards.map(|path| path.display().to_string()).collect()
+}
+
+fn wait_until_settled(host: &AgentHost) {
+    wait_until("the leases are settled", || {
+        controllers(host)[0].open.is_empty()
+    });
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn a_build_is_placed_on_a_host_and_its_result_arrives_once() {
+    let farm = Farm::start(2);
+    let host = host(&farm, "one");
+    let good = farm.submit("good", "echo hello from the farm");
+    let bad = farm.submit("bad", "exit 3");
+    farm.wait_for_outcome(good, "success");
+    farm.wait_for_outcome(bad, "error");
+    wait_until_settled(&host);
+    let local = builds(&host);
+    assert_eq!(local.len(), 2, "{local:?}");
+    let first = local.iter().min_by_key(|it| it.id).unwrap();
+    assert_eq!(first.submitter.as_str(), "controller:farm");
+    assert!(host.log_of(first.id.0).contains("hello from the farm"));
+    assert_eq!(first.target.to_string(), "good");
+    let [status] = &controllers(&host)[..] else {
+        panic!("one controller");
+    };
+    assert_eq!((&*status.protocol, status.tasks), ("farm", 2));
+    assert_eq!(status.contact.failure, "");
+    wait_until("no guard is left", || guards(&host).is_empty());
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn a_guest_is_adopted_after_a_kill_of_its_agent_and_done_once() {
+    let farm = Farm::start(1);
+    let mut host = host(&farm, "one");
+    let build = farm.submit("gated", GATED);
+    let id = wait_for_begin(&host);
+    assert_eq!(guards(&host).len(), 1);
+    host.stop(Signal::KILL);
+    host.start();
+    host.open_gate("demo", id);
+    farm.wait_for_outcome(build, "success");
+    wait_until_settled(&host);
+    assert_eq!(builds(&host).len(), 1, "the same guest");
+    assert_eq!(farm.losses(build), 0);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn a_guard_ends_the_guest_of_a_stopped_agent_and_another_host_does_the_build() {
+    let farm = Farm::start(2);
+    let first = host(&farm, "one");
+    let build = farm.submit("gated", GATED);
+    let id = wait_for_begin(&first);
+    let run_dir = first.run_directory().join("guests").join(id.to_string());
+    let process = fs::read_to_string(run_dir.join("process.json")).unwrap();
+    let process: serde_json::Value = serde_json::from_str(&process).unwrap();
+    let guest = format!("/proc/{}/stat", process["pid"]);
+    let second = host(&farm, "two");
+    first.signal(Signal::STOP);
+    // Its parent is stopped, so that it stays as a zombie.
+    wait_until("the guard has ended the guest", || {
+        fs::read_to_string(&guest).map_or(true, |it| it.contains(") Z "))
+    });
+    assert_eq!(farm.state(build)["host"], "one", "before the lease is over");
+    let other = wait_for_begin(&second);
+    second.open_gate("demo", other);
+    farm.wait_for_outcome(build, "success");
+    first.signal(Signal::CONT);
+    wait_until_settled(&first);
+    let local = first.build(id);
+    assert_ne!(local.outcome, Some(Outcome::Success));
+    assert_eq!(farm.state(build)["host"], "two");
+    wait_until("no guard is left", || {
+        guards(&first).is_empty() && guards(&second).is_empty()
+    });
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn builds_survive_a_killed_coordinator_and_a_restart_of_the_database() {
+    let mut farm = Farm::start(2);
+    let host = host(&farm, "one");
+    let build = farm.submit("gated", GATED);
+    let id = wait_for_begin(&host);
+    farm.kill_coordinator(0);
+    farm.restart_database();
+    host.open_gate("demo", id);
+    farm.wait_for_outcome(build, "success");
+    let next = farm.submit("next", "true");
+    farm.wait_for_outcome(next, "success");
+    wait_until_settled(&host);
+    assert_eq!(builds(&host).len(), 2);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn a_build_ends_when_it_is_canceled_in_the_farm() {
+    let farm = Farm::start(1);
+    let host = host(&farm, "one");
+    let build = farm.submit("gated", GATED);
+    let id = wait_for_begin(&host);
+    farm.cancel(build);
+    farm.wait_for_outcome(build, "abort");
+    wait_until_settled(&host);
+    let local = host.build(id);
+    assert_eq!(local.outcome, Some(Outcome::Abort));
+    assert!(
+        local.message.contains("canceled in the farm"),
+        "{}",
+        local.message
+    );
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn a_host_whose_key_is_revoked_stops_its_guest_and_says_so() {
+    let farm = Farm::start(1);
+    let host = host(&farm, "one");
+    let build = farm.submit("gated", GATED);
+    let id = wait_for_begin(&host);
+    farm.revoke("one");
+    wait_until("the guest ends at its deadline", || {
+        host.build(id).outcome.is_some()
+    });
+    assert_eq!(farm.state(build)["outcome"], serde_json::Value::Null);
+    let said = controllers(&host)[0].contact.failure.clone();
+    assert!(said.contains("refuses the key"), "{said}");
+    farm.enrol(&host, "one");
+    let id = {
+        let mut next = 0;
+        wait_until("the build runs again", || {
+            next = builds(&host).iter().map(|it| it.id.0).max().unwrap();
+            next > id && host.log_of(next).contains("begin")
+        });
+        next
+    };
+    host.open_gate("demo", id);
+    farm.wait_for_outcome(build, "success");
+}
