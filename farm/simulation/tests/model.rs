@@ -15,14 +15,14 @@ const LEASE: u8 = 2;
 const BEATS_MAX: u8 = 2;
 const EPOCHS_MAX: u8 = 2;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Build {
     Queued,
     Leased(usize),
     Finished,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Poll {
     /// The units since it was sent.
     age: u8,
@@ -30,7 +30,7 @@ struct Poll {
     answer: Option<[Option<u8>; BUILDS]>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Host {
     poll: Option<Poll>,
     /// True if a poll that the host has given up is still under way.
@@ -41,7 +41,7 @@ struct Host {
     started: [u8; BUILDS],
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct State {
     builds: [(Build, u8); BUILDS],
     beats: [u8; HOSTS],
@@ -71,6 +71,7 @@ enum Action {
 struct Farm {
     hosts: usize,
     builds: usize,
+    coordinators: usize,
     patience: u8,
 }
 
@@ -104,6 +105,43 @@ impl State {
                 _ => *guest = None,
             }
         }
+    }
+
+    /// Returns the least of all states that differ only in the numbers of hosts and coordinators.
+    fn canonical(&self, hosts: usize) -> Self {
+        let orders: &[[usize; HOSTS]] = match hosts {
+            3 => &[
+                [0, 1, 2],
+                [0, 2, 1],
+                [1, 0, 2],
+                [1, 2, 0],
+                [2, 0, 1],
+                [2, 1, 0],
+            ],
+            2 => &[[0, 1, 2], [1, 0, 2]],
+            _ => &[[0, 1, 2]],
+        };
+        let renumbered = orders.iter().map(|order| self.renumbered(order));
+        renumbered.min().unwrap_or(*self)
+    }
+
+    /// Returns the state in which host `number` has the place of host `order[number]`.
+    fn renumbered(&self, order: &[usize; HOSTS]) -> Self {
+        let mut next = *self;
+        for (number, place) in order.iter().enumerate() {
+            next.beats[*place] = self.beats[number];
+            next.hosts[*place] = self.hosts[number];
+            for (seen, last) in next.seen.iter_mut().zip(self.seen) {
+                seen[*place] = last[number];
+            }
+        }
+        for (build, _) in &mut next.builds {
+            if let Build::Leased(host) = build {
+                *host = order[*host];
+            }
+        }
+        next.seen.sort_unstable();
+        next
     }
 
     fn pass(&mut self) {
@@ -172,7 +210,7 @@ impl Model for Farm {
                     actions.push(Action::Report(host, build, false));
                 }
             }
-            for coordinator in 0..COORDINATORS {
+            for coordinator in 0..self.coordinators {
                 let (beat, age) = state.seen[coordinator][host];
                 if beat != state.beats[host] {
                     actions.push(Action::Look(coordinator, host));
@@ -232,6 +270,7 @@ impl Model for Farm {
                 }
             }
         }
+        let next = next.canonical(self.hosts);
         (next != *last).then_some(next)
     }
 
@@ -281,6 +320,7 @@ fn no_order_of_events_breaks_a_lease_of_two_hosts() {
     let farm = Farm {
         hosts: 2,
         builds: 1,
+        coordinators: COORDINATORS,
         patience: LEASE,
     };
     let depth = depth(13, 18);
@@ -292,6 +332,7 @@ fn no_order_of_events_breaks_a_lease_of_three_hosts() {
     let farm = Farm {
         hosts: HOSTS,
         builds: BUILDS,
+        coordinators: COORDINATORS,
         patience: LEASE,
     };
     let depth = depth(10, 12);
@@ -299,10 +340,22 @@ fn no_order_of_events_breaks_a_lease_of_three_hosts() {
 }
 
 #[test]
+fn no_order_of_events_at_all_breaks_a_lease_of_two_hosts() {
+    let farm = Farm {
+        hosts: 2,
+        builds: 1,
+        coordinators: 1,
+        patience: LEASE,
+    };
+    println!("{} states, which are all", check(farm, usize::MAX));
+}
+
+#[test]
 fn a_coordinator_that_waits_too_little_is_found() {
     let farm = Farm {
         hosts: 2,
         builds: 1,
+        coordinators: COORDINATORS,
         patience: 0,
     };
     let checker = farm.checker().spawn_bfs().join();
