@@ -34,7 +34,7 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::package_rows::PackageRows;
 use crate::policy::{self, History, ParentState, ParentUnreachable, TupleRecord};
-use crate::store::{self, Database, Filter, Row, Store, StoreError};
+use crate::store::{self, Counts, Database, Filter, Row, Store, StoreError};
 use crate::tuple::{Package, Tuple};
 use crate::upstream::Upstream;
 use crate::value::Value;
@@ -263,6 +263,24 @@ impl Service {
             .await
             .map_err(|_| ServiceError::Closed)?;
         rows.map_err(|error| ServiceError::from(&error))
+    }
+
+    /// Returns the first packages whose version contains a text, each with its rows, and the numbers
+    /// of all packages and rows.
+    pub async fn search(
+        &self,
+        text: &str,
+        most: u32,
+    ) -> Result<(Vec<(Package, PackageRows)>, Counts), ServiceError> {
+        let (shared, text) = (Arc::clone(&self.shared), text.to_owned());
+        let search = move |store: &mut dyn Store| {
+            let packages = store.packages(&text, most)?;
+            let rows = store.load(&packages.iter().collect::<Vec<_>>())?;
+            Ok((packages.into_iter().zip(rows).collect(), store.counts()?))
+        };
+        let found = tokio::task::spawn_blocking(move || shared.readers.read(search));
+        let found: Result<_, StoreError> = found.await.map_err(|_| ServiceError::Closed)?;
+        found.map_err(|error| ServiceError::from(&error))
     }
 
     /// Commits the queued queries and closes the store. Later queries fail with

@@ -56,6 +56,15 @@ pub struct Filter {
     pub checksum: Option<String>,
 }
 
+/// The numbers of what a store has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// The packages: versions with an architecture.
+    pub packages: u64,
+    /// The rows.
+    pub rows: u64,
+}
+
 /// The mode in which a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -107,6 +116,12 @@ pub trait Store: Send {
 
     /// Returns the rows that match, grouped by package.
     fn rows(&mut self, filter: &Filter) -> Result<Vec<Row>, StoreError>;
+
+    /// Returns the first packages whose version contains a text, in any case, in their order.
+    fn packages(&mut self, text: &str, most: u32) -> Result<Vec<Package>, StoreError>;
+
+    /// Counts packages and rows.
+    fn counts(&mut self) -> Result<Counts, StoreError>;
 }
 
 /// The error of a store.

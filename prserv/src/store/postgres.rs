@@ -10,7 +10,9 @@ use postgres::types::ToSql;
 use postgres::{Client, NoTls};
 
 use super::condition::{Condition, condition};
-use super::{ExternalWrites, Filter, NewRow, OpenMode, Row, Store, StoreError, TransactionMode};
+use super::{
+    Counts, ExternalWrites, Filter, NewRow, OpenMode, Row, Store, StoreError, TransactionMode,
+};
 use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
@@ -204,6 +206,33 @@ impl Store for Postgres {
             }
         }
         Ok(rows)
+    }
+
+    fn packages(&mut self, text: &str, most: u32) -> Result<Vec<Package>, StoreError> {
+        let found = self.client()?.query(
+            "SELECT DISTINCT version, pkgarch FROM prmain
+             WHERE version <> '' AND strpos(lower(version), lower($1)) > 0
+             ORDER BY version, pkgarch LIMIT $2",
+            &[&text, &i64::from(most)],
+        )?;
+        let package = |row: &postgres::Row| {
+            let text = |column: usize| row.get::<_, String>(column);
+            Package::new(text(0), text(1))
+        };
+        Ok(found.iter().map(package).collect())
+    }
+
+    fn counts(&mut self) -> Result<Counts, StoreError> {
+        let row = self.client()?.query_one(
+            "SELECT (SELECT count(*) FROM (SELECT DISTINCT version, pkgarch FROM prmain) AS them),
+                    (SELECT count(*) FROM prmain)",
+            &[],
+        )?;
+        let count = |column: usize| row.get::<_, i64>(column).unsigned_abs();
+        Ok(Counts {
+            packages: count(0),
+            rows: count(1),
+        })
     }
 }
 

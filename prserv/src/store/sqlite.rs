@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::condition::{Condition, condition};
-use super::{ExternalWrites, Filter, NewRow, Row, Store, StoreError, TransactionMode};
+use super::{Counts, ExternalWrites, Filter, NewRow, Row, Store, StoreError, TransactionMode};
 use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
@@ -243,6 +243,36 @@ impl Store for Sqlite {
         drop(statement);
         self.check_unchanged()?;
         Ok(rows)
+    }
+
+    fn packages(&mut self, text: &str, most: u32) -> Result<Vec<Package>, StoreError> {
+        self.refresh()?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT DISTINCT version, pkgarch FROM PRMAIN
+             WHERE version <> '' AND instr(lower(version), lower(?1)) > 0
+             ORDER BY version, pkgarch LIMIT ?2",
+        )?;
+        let found = statement.query_map(params![text, most], |row| {
+            Ok(Package::new(
+                row.get::<_, String>(0)?,
+                row.get::<_, String>(1)?,
+            ))
+        })?;
+        Ok(found.collect::<Result<_, _>>()?)
+    }
+
+    fn counts(&mut self) -> Result<Counts, StoreError> {
+        self.refresh()?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT (SELECT count(*) FROM (SELECT DISTINCT version, pkgarch FROM PRMAIN)),
+                    (SELECT count(*) FROM PRMAIN)",
+        )?;
+        Ok(statement.query_row([], |row| {
+            Ok(Counts {
+                packages: row.get::<_, i64>(0)?.unsigned_abs(),
+                rows: row.get::<_, i64>(1)?.unsigned_abs(),
+            })
+        })?)
     }
 }
 
