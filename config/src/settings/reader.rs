@@ -419,7 +419,7 @@ fn absolute(text: &str) -> Result<(), &'static str> {
 }
 
 /// Returns the line, counted from 1, of a position in a text.
-fn line(text: &str, position: usize) -> usize {
+pub(super) fn line(text: &str, position: usize) -> usize {
     1 + text
         .bytes()
         .take(position)

@@ -52,6 +52,13 @@ impl Settings {
         }
     }
 
+    /// Returns the names of all sections and keys, and whether a change of each needs a restart.
+    pub(super) fn effects(&self) -> Vec<(&'static str, bool)> {
+        let mut changes = Changes::default();
+        self.merge(self.clone(), &mut changes);
+        changes.effects
+    }
+
     /// Every field is named here, so that a new one does not compile until its kind is decided.
     fn merge(&self, new: Self, changes: &mut Changes) -> Self {
         Self {
@@ -114,11 +121,14 @@ impl Log {
 struct Changes {
     applied: Vec<&'static str>,
     kept: Vec<&'static str>,
+    /// All names, and whether a change needs a restart.
+    effects: Vec<(&'static str, bool)>,
 }
 
 impl Changes {
     /// Returns the new value.
     fn apply<T: PartialEq>(&mut self, name: &'static str, old: &T, new: T) -> T {
+        self.effects.push((name, false));
         if *old != new {
             self.applied.push(name);
         }
@@ -127,6 +137,7 @@ impl Changes {
 
     /// Returns the old value, because a change needs a restart.
     fn keep<T: PartialEq + Clone>(&mut self, name: &'static str, old: &T, new: &T) -> T {
+        self.effects.push((name, true));
         if old != new {
             self.kept.push(name);
         }
