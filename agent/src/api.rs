@@ -4,6 +4,7 @@
 //! `api/openapi.json` describes every route, and a test compares it with the code.
 
 mod auth;
+mod authorize;
 mod builds;
 mod caches;
 mod commands;
@@ -18,6 +19,7 @@ mod listener;
 mod machines;
 mod metrics;
 mod notify;
+mod permission;
 mod projects;
 mod queue;
 mod rate_limit;
@@ -29,6 +31,7 @@ mod sign_in;
 mod slsa;
 mod tls;
 mod toaster;
+mod tokens;
 mod web;
 mod web_sessions;
 
@@ -43,7 +46,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use config::builds::{SOCKET, Status};
 use nix::unistd::{Group, chown};
@@ -181,7 +184,7 @@ fn routes(agent: Arc<AgentState>, auth: Auth, address: Option<SocketAddr>) -> Ro
         .method_not_allowed_fallback(error::unsupported_method)
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&auth),
-            auth::authorize,
+            authorize::authorize,
         ))
         .route("/api/v1/openapi.json", get(openapi))
         .route("/metrics", get(metrics::show))
@@ -225,6 +228,8 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             "/api/v1/secrets/{name}",
             put(secrets::add).delete(secrets::delete),
         )
+        .route("/api/v1/tokens", get(tokens::list).post(tokens::add))
+        .route("/api/v1/tokens/{name}", delete(tokens::remove))
         .route("/api/v1/caches", get(caches::list))
         .route(
             "/api/v1/caches/{name}",

@@ -110,7 +110,7 @@ async fn run_async(
         lock(&settings.paths.run, "run", "paths.run")?,
         lock(&settings.paths.state, "state", "paths.state")?,
     ];
-    let agent = Arc::new(open_state(settings)?);
+    let agent = Arc::new(open_state(settings, &file)?);
     warn_of_old_programs().await;
     let members = controller_members(&agent).await?;
     recover(&agent).await?;
@@ -299,7 +299,7 @@ fn open_volume(path: &Path) -> Result<Volume, StartError> {
     })
 }
 
-fn open_state(settings: Settings) -> Result<AgentState, StartError> {
+fn open_state(settings: Settings, file: &SettingsFile) -> Result<AgentState, StartError> {
     let paths = &settings.paths;
     let volumes = paths.volumes.iter().map(|path| open_volume(path));
     let volumes = volumes.collect::<Result<_, _>>()?;
@@ -318,6 +318,8 @@ fn open_state(settings: Settings) -> Result<AgentState, StartError> {
     let agent = AgentState::new(
         settings, volumes, toolchains, records, caches, telemetry, bitbake,
     );
+    // The first and only time.
+    let _ = agent.settings_file.set(file.path().to_owned());
     for directory in [
         agent.paths.sources(),
         agent.paths.bootstraps(),

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use config::settings::{Fault, Settings};
 use state::AgentState;
@@ -67,6 +67,11 @@ impl SettingsFile {
     /// Names a settings file, which need not exist.
     pub fn new(path: PathBuf) -> Self {
         Self(path)
+    }
+
+    /// Returns the path.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Reads the settings.

@@ -1,20 +1,30 @@
 //! Tokens, which authorize clients on the network, and the file with their hashes: one
-//! line for each, `NAME SCOPE SHA256`.
+//! line for each, `NAME SCOPE SHA256 CREATED`.
+
+mod message;
 
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::newtype::text_newtype;
 use crate::task::Digest;
 
+pub use message::{CreatedToken, NewToken, TokenSecret, TokenStatus};
+
 /// The first line of the file.
-const HEADING: &str = "# NAME SCOPE SHA256; `machinectl token` changes it\n";
+const HEADING: &str = "# NAME SCOPE SHA256 CREATED; `buildhost token` changes it\n";
 /// The longest name.
 const NAME_MAX: usize = 64;
 
 /// The permissions of a token. Each scope includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Reading.
+    #[default]
     Read,
     /// Submitting and canceling builds.
     Submit,
@@ -49,16 +59,11 @@ impl FromStr for Scope {
     }
 }
 
-/// The name of a token, which identifies its bearer in logs and records.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TokenName(String);
-
-impl TokenName {
-    /// Returns the name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+text_newtype!(
+    /// The name of a token, which identifies its bearer in logs and records.
+    TokenName,
+    TokenError
+);
 
 impl FromStr for TokenName {
     type Err = TokenError;
@@ -73,12 +78,6 @@ impl FromStr for TokenName {
     }
 }
 
-impl fmt::Display for TokenName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
 /// A token as the file records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
@@ -88,6 +87,8 @@ pub struct Token {
     pub scope: Scope,
     /// The SHA-256 hash of the secret.
     pub sha256: Digest,
+    /// The time of its creation; `None` for a token of an earlier version.
+    pub created: Option<Timestamp>,
 }
 
 /// The error of parsing a token file.
@@ -102,7 +103,7 @@ pub enum TokenError {
     #[error("`{0}` is not a scope: read, submit or admin is expected")]
     Scope(String),
     /// A line is malformed.
-    #[error("line {0}: `NAME SCOPE SHA256` is expected")]
+    #[error("line {0}: `NAME SCOPE SHA256 CREATED` is expected")]
     Line(usize),
     /// A name is used twice.
     #[error("line {0}: another token has the same name")]
@@ -130,19 +131,25 @@ pub fn parse(text: &str) -> Result<Vec<Token>, TokenError> {
 
 fn token(line: &str) -> Option<Token> {
     let words: Vec<_> = line.split_whitespace().collect();
-    let [name, scope, sha256] = words[..] else {
-        return None;
+    let (name, scope, sha256, created) = match words[..] {
+        [name, scope, sha256] => (name, scope, sha256, None),
+        [name, scope, sha256, created] => (name, scope, sha256, Some(created)),
+        _ => return None,
     };
     Some(Token {
         name: name.parse().ok()?,
         scope: scope.parse().ok()?,
         sha256: sha256.parse().ok()?,
+        created: created.map(str::parse).transpose().ok()?,
     })
 }
 
 /// Returns the text of a token file.
 pub fn print(tokens: &[Token]) -> String {
-    let line = |it: &Token| format!("{} {} {}\n", it.name, it.scope, it.sha256);
+    let line = |it: &Token| {
+        let created = it.created.map(|at| format!(" {at}")).unwrap_or_default();
+        format!("{} {} {}{created}\n", it.name, it.scope, it.sha256)
+    };
     std::iter::once(HEADING.to_owned())
         .chain(tokens.iter().map(line))
         .collect()
@@ -160,6 +167,7 @@ mod tests {
                 name: format!("{word}@example.org").parse().unwrap(),
                 scope: *scope,
                 sha256: Digest::from([7; 32]),
+                created: (*scope > Scope::Read).then_some(Timestamp::UNIX_EPOCH),
             })
             .collect();
         assert_eq!(parse(&print(&tokens)), Ok(tokens));
@@ -173,6 +181,7 @@ mod tests {
             ("a submit\n", TokenError::Line(1)),
             ("\n# a\na root x\n", TokenError::Line(3)),
             ("a admin 00\n", TokenError::Line(1)),
+            (&*format!("a admin {hash} yesterday\n"), TokenError::Line(1)),
             (
                 &*format!("a read {hash}\na admin {hash}\n"),
                 TokenError::Duplicate(2),

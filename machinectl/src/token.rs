@@ -1,22 +1,16 @@
 //! The commands about tokens, which give access to the agent over the network. The agent reloads
 //! their file when it changes.
 
-use std::error::Error;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use config::task::Digest;
-use config::tokens::{self, Scope, Token, TokenName};
-use serde_json::json;
+use config::tokens::{CreatedToken, NewToken, Scope, Token, TokenName, TokenStatus};
+use jiff::Timestamp;
+use token_file::{Mode, TokenFile, TokenFileError};
 
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::DryRun;
-use crate::output::{Output, Table};
-
-/// The beginning of every secret, by which leaked secrets are recognized.
-const PREFIX: &str = "buildhost_";
+use crate::output::{Output, Table, time};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -28,28 +22,28 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = Scope::Read)]
         scope: Scope,
         #[command(flatten)]
-        file: TokenFile,
+        file: FileOption,
         #[command(flatten)]
         dry_run: DryRun,
     },
     /// List the tokens
     List {
         #[command(flatten)]
-        file: TokenFile,
+        file: FileOption,
     },
     /// Remove a token; the agent refuses it from then on
     Remove {
         /// The token
         name: TokenName,
         #[command(flatten)]
-        file: TokenFile,
+        file: FileOption,
         #[command(flatten)]
         dry_run: DryRun,
     },
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct TokenFile {
+pub(crate) struct FileOption {
     /// The file of the tokens, as in the agent's setting http.token_file
     #[arg(
         id = "tokens",
@@ -70,7 +64,7 @@ pub(crate) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             file,
             dry_run,
         } => add(name, *scope, file, *dry_run, output),
-        Command::List { file } => list(&file.read()?, output),
+        Command::List { file } => list(&file.open().read()?, output),
         Command::Remove {
             name,
             file,
@@ -82,26 +76,14 @@ pub(crate) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
 fn add(
     name: &TokenName,
     scope: Scope,
-    file: &TokenFile,
+    file: &FileOption,
     dry_run: DryRun,
     output: &Output,
 ) -> Result<(), Failure> {
-    let secret = secret().map_err(|error| failed(Path::new("/dev/urandom"), &error))?;
-    let sha256 = sys::file::digest(secret.as_bytes())
-        .map_err(|error| Failure::new(ExitStatus::Failure, error))?;
-    let token = Token {
-        name: name.clone(),
-        scope,
-        sha256,
-    };
-    file.change(dry_run, |tokens| {
-        if tokens.iter().any(|other| other.name == *name) {
-            let text = format!("token {name} exists already");
-            return Err(Failure::new(ExitStatus::Exists, text));
-        }
-        tokens.push(token);
-        Ok(())
-    })?;
+    let name = name.clone();
+    let new = NewToken { name, scope };
+    let created = file.open().add(new, Timestamp::now(), mode(dry_run))?;
+    let CreatedToken { name, .. } = &created;
     if dry_run.enabled {
         return output.plan(format_args!("create token {name} with scope {scope}"));
     }
@@ -109,28 +91,18 @@ fn add(
         "created token {name} with scope {scope}; its secret, which is not shown again:"
     ));
     if output.is_json() {
-        let scope = scope.to_string();
-        return output
-            .print_json(&json!({"name": name.as_str(), "scope": scope, "secret": secret}));
+        return output.print_json(&created);
     }
-    output.print(&format!("{secret}\n"))
+    output.print(&format!("{}\n", created.secret.as_str()))
 }
 
 fn remove(
     name: &TokenName,
-    file: &TokenFile,
+    file: &FileOption,
     dry_run: DryRun,
     output: &Output,
 ) -> Result<(), Failure> {
-    file.change(dry_run, |tokens| {
-        let before = tokens.len();
-        tokens.retain(|token| token.name != *name);
-        if tokens.len() < before {
-            return Ok(());
-        }
-        let text = format!("there is no token {name}; `buildhost token list` shows all tokens");
-        Err(Failure::new(ExitStatus::NotFound, text))
-    })?;
+    file.open().remove(name, mode(dry_run))?;
     if dry_run.enabled {
         return output.plan(format_args!("remove token {name}"));
     }
@@ -140,57 +112,44 @@ fn remove(
 
 fn list(tokens: &[Token], output: &Output) -> Result<(), Failure> {
     if output.is_json() {
-        let tokens: Vec<_> = tokens
-            .iter()
-            .map(|token| json!({"name": token.name.as_str(), "scope": token.scope.to_string()}))
-            .collect();
-        return output.print_json(&tokens);
+        let tokens = tokens.iter().map(|token| TokenStatus {
+            name: token.name.clone(),
+            scope: token.scope,
+            created: token.created,
+            last_used: None,
+        });
+        return output.print_json(&tokens.collect::<Vec<_>>());
     }
-    let mut table = Table::new(["TOKEN", "SCOPE"]);
+    let mut table = Table::new(["TOKEN", "SCOPE", "CREATED"]);
     for token in tokens {
-        table.add([token.name.to_string(), token.scope.to_string()]);
+        let created = token.created.map(time).unwrap_or_default();
+        table.add([token.name.to_string(), token.scope.to_string(), created]);
     }
     output.print_table(&table)
 }
 
-impl TokenFile {
-    /// Reads the tokens. A missing file has none.
-    fn read(&self) -> Result<Vec<Token>, Failure> {
-        match std::fs::read_to_string(&self.path) {
-            Ok(text) => tokens::parse(&text).map_err(|error| failed(&self.path, &error)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(failed(&self.path, &error)),
-        }
-    }
-
-    /// Changes the file atomically, under a lock on its directory. A dry run finds the same
-    /// errors and writes nothing.
-    fn change(
-        &self,
-        dry_run: DryRun,
-        change: impl FnOnce(&mut Vec<Token>) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        if dry_run.enabled {
-            return change(&mut self.read()?);
-        }
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(directory).map_err(|error| failed(directory, &error))?;
-        let lock = File::open(directory).map_err(|error| failed(directory, &error))?;
-        lock.lock().map_err(|error| failed(directory, &error))?;
-        let mut tokens = self.read()?;
-        change(&mut tokens)?;
-        let text = tokens::print(&tokens);
-        sys::file::replace(&self.path, text.as_bytes()).map_err(|error| failed(&self.path, &error))
+impl FileOption {
+    fn open(&self) -> TokenFile {
+        TokenFile::new(self.path.clone())
     }
 }
 
-fn secret() -> io::Result<String> {
-    let mut bytes = [0; 32];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(format!("{PREFIX}{}", Digest::from(bytes)))
+fn mode(dry_run: DryRun) -> Mode {
+    if dry_run.enabled {
+        Mode::DryRun
+    } else {
+        Mode::Change
+    }
 }
 
-fn failed(path: &Path, error: &dyn Error) -> Failure {
-    let text = format!("cannot use {}: {error}", path.display());
-    Failure::new(ExitStatus::Failure, text)
+impl From<TokenFileError> for Failure {
+    fn from(error: TokenFileError) -> Self {
+        let status = match error {
+            TokenFileError::Missing(_) => ExitStatus::NotFound,
+            TokenFileError::Exists(_) => ExitStatus::Exists,
+            TokenFileError::Full => ExitStatus::Refused,
+            TokenFileError::Content { .. } | TokenFileError::File { .. } => ExitStatus::Failure,
+        };
+        Failure::new(status, error)
+    }
 }

@@ -237,7 +237,8 @@ fn a_token_can_be_added_used_and_removed() {
     assert_eq!(builds(), 200);
     call(&host, &["token", "add", "nightly"]).refused(11, "already");
     let list = call(&host, &["token", "list"]).success().stdout;
-    assert_eq!(list, "TOKEN    SCOPE\nnightly  submit\n");
+    let row = list.strip_prefix("TOKEN    SCOPE   CREATED\nnightly  submit  20");
+    assert!(row.is_some(), "{list}");
     call(&host, &["token", "remove", "nightly"]).success();
     assert_eq!(builds(), 401);
     call(&host, &["token", "remove", "nightly"]).refused(10, "no token nightly");

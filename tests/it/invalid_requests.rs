@@ -35,6 +35,8 @@ const DRAIN: &str = "/api/v1/drain";
 const SCHEDULE: &str = "/api/v1/schedules/{name}";
 const RUN: &str = "/api/v1/schedules/{name}/run";
 const SECRET: &str = "/api/v1/secrets/{name}";
+const TOKENS: &str = "/api/v1/tokens";
+const TOKEN: &str = "/api/v1/tokens/{name}";
 const CACHE: &str = "/api/v1/caches/{name}";
 const PRUNE: &str = "/api/v1/caches/{name}/prune";
 const NOTIFY: &str = "/api/v1/notify/{name}/test";
@@ -399,6 +401,21 @@ const REQUESTS: &[InvalidRequest] = &[
         413,
     ),
     ("DELETE", SECRET, "/api/v1/secrets/..%2Fx", "", "", 400),
+    ("POST", TOKENS, "", JSON, "{", 400),
+    ("POST", TOKENS, "", "", "{}", 415),
+    ("POST", TOKENS, "", JSON, "{}", 422),
+    ("POST", TOKENS, "", JSON, r#"{"name": "a b"}"#, 422),
+    (
+        "POST",
+        TOKENS,
+        "",
+        JSON,
+        r#"{"name": "a", "scope": "root"}"#,
+        422,
+    ),
+    ("POST", TOKENS, "", JSON, r#"{"name": "admin-1"}"#, 409),
+    ("DELETE", TOKEN, "/api/v1/tokens/a%20b", "", "", 400),
+    ("DELETE", TOKEN, "/api/v1/tokens/x", "", "", 404),
     ("DELETE", SECRET, "/api/v1/secrets/x", "", "", 404),
     ("GET", CACHE, "/api/v1/caches/..%2Fx", "", "", 400),
     ("GET", CACHE, "/api/v1/caches/x", "", "", 404),

@@ -30,6 +30,7 @@ mod schedules;
 mod secrets;
 mod store;
 mod toaster;
+mod tokens;
 mod toolchains;
 mod volumes;
 mod web;

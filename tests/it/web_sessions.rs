@@ -103,6 +103,48 @@ fn a_session_has_the_rights_of_its_token_and_ends_with_it() {
     assert_eq!(reader.status("GET", BUILDS), 401, "the token was removed");
 }
 
+/// Reads an answer until it is cut.
+fn expect_cut(mut answer: Response) {
+    let read = std::io::copy(&mut answer, &mut std::io::sink());
+    assert!(read.is_err(), "a whole answer: {read:?}");
+}
+
+#[test]
+fn streams_end_with_their_token_and_their_session() {
+    let host = host();
+    host.allow(&[("read", "r"), ("submit", "longer"), ("admin", "a")]);
+    let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+    let (toolchain, root) = ("default".parse().unwrap(), "root".parse().unwrap());
+    let records = &host.host.records;
+    let submitted = records.submit(request, toolchain, root, jiff::Timestamp::now());
+    host.block_on(submitted).unwrap();
+    let streams = [
+        "/api/v1/events",
+        "/api/v1/builds/1/log?follow=true",
+        "/events",
+        "/builds/1/log/stream",
+    ];
+    let mut browser = Browser::new(&host);
+    browser.sign_in("token=longer");
+    let open = |path: &&str| {
+        let answer = browser.ask("GET", path, "");
+        assert_eq!(answer.status(), 200, "{path}");
+        answer
+    };
+    let of_session: Vec<_> = streams.iter().map(open).collect();
+    let mut other = Browser::new(&host);
+    other.sign_in("token=longer");
+    let of_other = other.ask("GET", streams[0], "");
+    browser.ask("POST", "/logout", "");
+    of_session.into_iter().for_each(expect_cut);
+    let with_token = |path: &&str| host.remote("GET", path).bearer_auth("r").send().unwrap();
+    let of_token: Vec<_> = streams.iter().map(with_token).collect();
+    // The token of the other session has another scope now, and this one is gone.
+    host.allow(&[("admin", "a")]);
+    of_token.into_iter().for_each(expect_cut);
+    expect_cut(of_other);
+}
+
 #[test]
 fn an_unknown_token_opens_no_session_and_attempts_are_limited() {
     let host = host();

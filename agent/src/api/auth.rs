@@ -2,23 +2,25 @@
 //! and the members of the socket's group may submit; over TCP a token's scope decides. A browser
 //! may have a web session instead of a token.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{Extension, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
-use axum::middleware::Next;
-use axum::response::Response;
 use config::builds::{self, Submitter};
-use config::tokens::{self, Scope, Token};
+use config::task::Digest;
+use config::tokens::{self, CreatedToken, NewToken, Scope, Token, TokenName, TokenStatus};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use sys::blocking::blocking;
 use sys::file::digest_of;
-use tracing::info;
+use token_file::{Mode, TokenFile, TokenFileError};
 
 use super::error::ApiError;
 use super::reload::Reloadable;
-use super::web_sessions::{Identity, WebSessions, cookie, origin};
+use super::web_sessions::{Identity, SessionKey, WebSessions, cookie, origin};
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub(super) struct Caller {
     pub(super) scope: Scope,
     /// The user or token.
     pub(super) identity: Identity,
+    /// The web session of the request; `None` without one.
+    session: Option<SessionKey>,
 }
 
 impl Caller {
@@ -68,6 +72,8 @@ impl Caller {
 #[derive(Debug)]
 pub(super) struct Auth {
     tokens: Arc<Reloadable<Vec<Token>>>,
+    file: TokenFile,
+    last_uses: Mutex<HashMap<Digest, Timestamp>>,
     /// The web sessions and sign-in links.
     pub(super) web_sessions: WebSessions,
 }
@@ -76,7 +82,9 @@ impl Auth {
     /// Reads the file of tokens for the first time.
     pub(super) fn new(token_file: PathBuf) -> io::Result<Self> {
         Ok(Self {
-            tokens: Arc::new(Reloadable::new(vec![token_file], read_tokens)?),
+            tokens: Arc::new(Reloadable::new(vec![token_file.clone()], read_tokens)?),
+            file: TokenFile::new(token_file),
+            last_uses: Mutex::default(),
             web_sessions: WebSessions::default(),
         })
     }
@@ -98,6 +106,7 @@ impl Auth {
         if let Some(secret) = bearer_token(headers) {
             let token = self.authenticate(secret).await;
             let token = token.ok_or_else(ApiError::invalid_token)?;
+            self.note_use(&token);
             return self.caller(&token).await;
         }
         let Some(secret) = cookie::of_request(headers) else {
@@ -106,20 +115,25 @@ impl Auth {
         if origin::needs_own_page(method, headers) && !origin::is_from_own_page(headers) {
             return Err(ApiError::foreign_page());
         }
-        match self.web_sessions.find(secret) {
-            Some(owner) => self.caller(&owner).await,
-            None => Ok(None),
+        let Some(owner) = self.web_sessions.find(secret) else {
+            return Ok(None);
+        };
+        let session = Some(SessionKey::of(secret));
+        let caller = self.caller(&owner).await?;
+        if caller.is_some() {
+            self.note_use(&owner);
         }
+        Ok(caller.map(|it| Caller { session, ..it }))
     }
 
-    /// Returns true if the web session of a request, if it has one, is still open and still has a
-    /// scope. A long connection asks from time to time.
-    pub(super) async fn is_still_allowed(&self, session: Option<&str>, needed: Scope) -> bool {
-        let Some(session) = session else { return true };
-        let Some(owner) = self.web_sessions.find(session) else {
+    /// Returns true if a caller still has a scope, and its web session is open. This does not count
+    /// as a use of the session.
+    pub(super) async fn still_has(&self, caller: &Caller, needed: Scope) -> bool {
+        let session = caller.session.as_ref();
+        if session.is_some_and(|it| !self.web_sessions.is_open(it)) {
             return false;
-        };
-        let caller = self.caller(&owner).await.ok().flatten();
+        }
+        let caller = self.caller(&caller.identity).await.ok().flatten();
         caller.is_some_and(|it| it.scope >= needed)
     }
 
@@ -138,14 +152,59 @@ impl Auth {
             submitter,
             scope,
             identity: identity.clone(),
+            session: None,
         }))
     }
 
-    /// Returns the names and scopes of the tokens.
-    pub(super) async fn tokens(&self) -> Vec<(String, Scope)> {
+    /// Returns the tokens with their last uses.
+    pub(super) async fn tokens(&self) -> Vec<TokenStatus> {
         let tokens = self.tokens.get().await;
-        let tokens = tokens.iter().map(|it| (it.name.to_string(), it.scope));
+        let last_uses = self.last_uses.lock();
+        let tokens = tokens.iter().map(|token| TokenStatus {
+            name: token.name.clone(),
+            scope: token.scope,
+            created: token.created,
+            last_used: last_uses.get(&token.sha256).copied(),
+        });
         tokens.collect()
+    }
+
+    /// Adds a token to the file.
+    pub(super) async fn add_token(&self, new: NewToken) -> Result<CreatedToken, TokenFileError> {
+        let (file, now) = (self.file.clone(), Timestamp::now());
+        blocking(move || file.add(new, now, Mode::Change)).await
+    }
+
+    /// Removes a token from the file, which ends its web sessions and connections.
+    pub(super) async fn remove_token(
+        &self,
+        name: &TokenName,
+        mode: Mode,
+    ) -> Result<(), TokenFileError> {
+        let (file, removed) = (self.file.clone(), name.clone());
+        blocking(move || file.remove(&removed, mode)).await?;
+        if mode == Mode::Change {
+            let tokens = self.tokens.get().await;
+            let is_known = |hash: &Digest| tokens.iter().any(|token| token.sha256 == *hash);
+            self.last_uses.lock().retain(|hash, _| is_known(hash));
+            self.web_sessions.look_again();
+        }
+        Ok(())
+    }
+
+    /// Returns the number of web sessions of a token.
+    pub(super) fn sessions_of(&self, name: &TokenName) -> usize {
+        self.web_sessions.count(
+            |owner| matches!(owner, Identity::Token { name: of_token, .. } if of_token == name),
+        )
+    }
+
+    /// Notes the use of a token. Only known ones are noted, so that there are not more than tokens.
+    fn note_use(&self, identity: &Identity) {
+        if let Identity::Token { sha256, .. } = identity {
+            let now = Timestamp::now();
+            self.last_uses.lock().insert(sha256.clone(), now);
+        }
     }
 
     /// Returns the bearer of a token; `None` for an unknown one.
@@ -189,65 +248,6 @@ fn read_tokens(paths: &[PathBuf]) -> io::Result<Vec<Token>> {
     Ok(all)
 }
 
-/// The routes that change something and need only [`Scope::Submit`].
-const SUBMIT_ROUTES: [(Method, &str); 13] = [
-    (Method::PUT, "/api/v1/sources/{sha256}"),
-    (Method::POST, "/api/v1/builds"),
-    (Method::POST, "/api/v1/builds/{id}/cancel"),
-    // An administrator or the submitter of the build.
-    (Method::POST, "/api/v1/builds/{id}/exec"),
-    (Method::POST, "/api/v1/builds/{id}/stop"),
-    (Method::POST, "/api/v1/schedules"),
-    (Method::DELETE, "/api/v1/schedules/{name}"),
-    (Method::POST, "/api/v1/schedules/{name}/run"),
-    // An administrator or the owner of the project.
-    (Method::PUT, "/api/v1/projects/{name}"),
-    (Method::DELETE, "/api/v1/projects/{name}"),
-    (Method::POST, "/api/v1/projects/{name}/builds"),
-    (Method::POST, "/api/v1/projects/{name}/commits"),
-    // For the rights of the caller.
-    (Method::POST, "/api/v1/sign-in-links"),
-];
-
-/// Returns the scope that a route needs; [`Scope::Admin`] unless it is known to need less.
-pub(super) fn required_scope(method: &Method, path: &str) -> Scope {
-    let is_this = |(known, route): &(Method, &str)| known == method && *route == path;
-    match *method {
-        Method::GET | Method::HEAD => Scope::Read,
-        _ if SUBMIT_ROUTES.iter().any(is_this) => Scope::Submit,
-        _ => Scope::Admin,
-    }
-}
-
-/// Authenticates the sender of a request, refuses one without the scope that the route needs,
-/// and adds the [`Caller`] to the request.
-pub(super) async fn authorize(
-    State(auth): State<Arc<Auth>>,
-    Extension(peer): Extension<Peer>,
-    path: MatchedPath,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let caller = auth.identify(&peer, request.method(), request.headers());
-    let caller = caller.await?;
-    let caller = caller.ok_or_else(ApiError::missing_token)?;
-    let Caller {
-        submitter, scope, ..
-    } = &caller;
-    let required = required_scope(request.method(), path.as_str());
-    if *scope < required {
-        return Err(ApiError::forbidden(format!(
-            "this request needs the scope {required}; {submitter} has {scope}"
-        )));
-    }
-    if required > Scope::Read {
-        let (method, path) = (request.method(), request.uri().path());
-        info!(by = %submitter, %method, path, "request authorized");
-    }
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
-}
-
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
@@ -257,19 +257,6 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_unlisted_route_that_changes_something_needs_an_administrator() {
-        for (method, path, scope) in [
-            (Method::GET, "/api/v1/anything", Scope::Read),
-            (Method::HEAD, "/api/v1/anything", Scope::Read),
-            (Method::POST, "/api/v1/builds", Scope::Submit),
-            (Method::DELETE, "/api/v1/builds/{id}", Scope::Admin),
-            (Method::POST, "/api/v1/anything", Scope::Admin),
-        ] {
-            assert_eq!(required_scope(&method, path), scope, "{method} {path}");
-        }
-    }
 
     #[tokio::test]
     async fn tokens_follow_the_content_of_their_file() {

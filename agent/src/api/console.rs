@@ -26,6 +26,7 @@ use tracing::debug;
 use super::auth::Caller;
 use super::builds::find;
 use super::error::ApiError;
+use super::permission::Permission;
 use jobs::JobError;
 use jobs::debug_session::{self, AttachError, DebugConsole};
 use state::AgentState;
@@ -269,11 +270,11 @@ pub(super) async fn attach(
 ) -> Result<Response, ApiError> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
-    let upgrade = upgrade(&mut request, CONSOLE_PROTOCOL)?;
+    let connection = Connection::of(&mut request)?;
     let session = debug_session::attach(&agent, build, submitter).await?;
     let console = session.console.clone();
     let not_recorded = std::future::ready(Ok(()));
-    relay(&console, true, upgrade, Some(session), not_recorded)
+    relay(&console, true, connection, Some(session), not_recorded)
 }
 
 /// Turns the request's connection into one with the console. Runs `before_input` before the
@@ -284,8 +285,30 @@ fn connect(
     before_input: impl Future<Output = io::Result<()>> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let is_interactive = request.method() == Method::POST;
-    let upgrade = upgrade(&mut request, CONSOLE_PROTOCOL)?;
-    relay(console, is_interactive, upgrade, None, before_input)
+    let connection = Connection::of(&mut request)?;
+    relay(console, is_interactive, connection, None, before_input)
+}
+
+/// The connection of a request that becomes that of a console.
+struct Connection {
+    upgrade: OnUpgrade,
+    permission: Permission,
+}
+
+impl Connection {
+    /// Takes the connection of an authorized request.
+    ///
+    /// # Errors
+    /// The request does not ask for an upgrade to the protocol of consoles.
+    fn of(request: &mut Request) -> Result<Self, ApiError> {
+        let upgrade = upgrade(request, CONSOLE_PROTOCOL)?;
+        let permission = request.extensions_mut().remove::<Permission>();
+        let permission = permission.ok_or_else(ApiError::missing_token)?;
+        Ok(Self {
+            upgrade,
+            permission,
+        })
+    }
 }
 
 /// Returns the upgrade of the request's connection.
@@ -312,12 +335,12 @@ pub(super) fn switch(protocol: &'static str) -> Response {
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-/// Relays between the upgraded connection and the console in a task of its own, which ends
-/// the debug session, if any, with the connection.
+/// Relays between the upgraded connection and the console in a task of its own, until the caller
+/// has lost the right to it. The task ends the debug session, if any, with the connection.
 fn relay(
     console: &Console,
     is_interactive: bool,
-    upgrade: OnUpgrade,
+    connection: Connection,
     session: Option<DebugConsole>,
     before_input: impl Future<Output = io::Result<()>> + Send + 'static,
 ) -> Result<Response, ApiError> {
@@ -326,9 +349,16 @@ fn relay(
     tokio::spawn(async move {
         let _session = session;
         // Fails if the client has disconnected.
-        let Ok(stream) = upgrade.await else { return };
-        if let Err(error) = viewer.relay(TokioIo::new(stream), before_input).await {
-            debug!(error = &error as &dyn Error, "console connection failed");
+        let Ok(stream) = connection.upgrade.await else {
+            return;
+        };
+        tokio::select! {
+            ended = viewer.relay(TokioIo::new(stream), before_input) => {
+                if let Err(error) = ended {
+                    debug!(error = &error as &dyn Error, "console connection failed");
+                }
+            }
+            () = connection.permission.lost() => {}
         }
     });
     Ok(switch(CONSOLE_PROTOCOL))

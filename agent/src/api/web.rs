@@ -11,6 +11,9 @@ mod log_file;
 mod login;
 mod machines;
 mod overview;
+mod services;
+mod settings;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -23,8 +26,10 @@ use axum::routing::{get, post};
 use config::settings::WebMode;
 use web::{Frame, Section, Viewer, asset};
 
-use super::auth::{Auth, Caller, Peer, required_scope};
+use super::auth::{Auth, Caller, Peer};
+use super::authorize::required_scope;
 use super::error::ApiError;
+use super::permission::Permission;
 use super::sign_in::see_other;
 use super::{events, files};
 use answer::error_page;
@@ -102,6 +107,10 @@ fn host_routes() -> Router<Arc<AgentState>> {
         .route("/host/drain", post(host::drain))
         .route("/host/undrain", post(host::undrain))
         .route("/host/schedules/{name}/run", post(host::run_schedule))
+        .route("/host/services", get(services::show))
+        .route("/host/settings", get(settings::show))
+        .route("/host/tokens", get(tokens::show).post(tokens::add))
+        .route("/host/tokens/{name}/remove", post(tokens::remove))
         .route("/host/doctor", get(host::examine))
         .route("/host/doctor/repair", post(host::repair))
 }
@@ -144,10 +153,13 @@ async fn admit(
         info!(by = %caller.submitter, path = request.uri().path(), "action of a page authorized");
     }
     request.extensions_mut().insert(viewer);
-    if let Some(caller) = caller {
-        request.extensions_mut().insert(caller);
-    }
-    next.run(request).await
+    let Some(caller) = caller else {
+        return next.run(request).await;
+    };
+    request.extensions_mut().insert(caller.clone());
+    let response = next.run(request).await;
+    let auth = Arc::clone(&access.auth);
+    Permission::new(auth, caller, required).limit(response)
 }
 
 /// Returns the path of the login page that leads back to a page.

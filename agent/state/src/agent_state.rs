@@ -1,8 +1,9 @@
 //! The state that all parts of a running agent share.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cache::Caches;
 use config::builds::Status;
@@ -59,6 +60,8 @@ pub struct AgentState {
     pub telemetry: Telemetry,
     /// The PR service and the hash equivalence service.
     pub bitbake: BitBakeServices,
+    /// The path of the settings file, which is set once at the start.
+    pub settings_file: OnceLock<PathBuf>,
     /// The parts that the sessions of guests use.
     pub guests: Arc<GuestServices>,
     /// Wakes those who wait by the settings, after a reload.
@@ -152,6 +155,7 @@ impl AgentState {
             paths,
             telemetry,
             bitbake,
+            settings_file: OnceLock::new(),
             reloaded: Notify::new(),
             wake: Notify::new(),
             stirred: Notify::new(),

@@ -29,6 +29,32 @@ impl Section {
     ];
 }
 
+/// A page of the host.
+struct HostTab {
+    path: &'static str,
+    name: &'static str,
+    needs_admin: bool,
+}
+
+/// The pages of the host.
+const HOST_TABS: [HostTab; 5] = [
+    HostTab::new("/host", "Host", false),
+    HostTab::new("/host/doctor", "Doctor", false),
+    HostTab::new("/host/services", "Services", false),
+    HostTab::new("/host/tokens", "Tokens", true),
+    HostTab::new("/host/settings", "Settings", true),
+];
+
+impl HostTab {
+    const fn new(path: &'static str, name: &'static str, needs_admin: bool) -> Self {
+        Self {
+            path,
+            name,
+            needs_admin,
+        }
+    }
+}
+
 /// The person who reads a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Viewer {
@@ -82,6 +108,16 @@ impl Frame {
     pub(crate) fn navigation(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
         let entries = Section::ENTRIES.iter();
         entries.map(|(section, path, name)| (*path, *name, *section == self.section))
+    }
+
+    /// Returns the pages of the host that the viewer may see: the path and the name, and whether each
+    /// is this one. The names are the titles of the pages.
+    pub(crate) fn host_tabs(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+        let is_admin = self.viewer.may_administer();
+        let tabs = HOST_TABS
+            .iter()
+            .filter(move |it| is_admin || !it.needs_admin);
+        tabs.map(|it| (it.path, it.name, it.name == self.title))
     }
 
     /// Returns the path of a file that pages refer to.

@@ -1,16 +1,17 @@
 //! The pages of the host: its state, what it runs by the clock, and its doctor.
 
 use askama::Template;
-use config::builds::Status;
+use config::builds::{Build, Status};
 use config::cache::Cache;
 use config::controllers::ControllerStatus;
 use config::doctor::{Finding, Report, Severity};
+use config::projects::Project;
 use config::queue::Drained;
 use config::schedule::{RunResult, Schedule};
-use config::tokens::Scope;
 use jiff::Timestamp;
 
 use crate::frame::Frame;
+use crate::marks::Mark;
 use crate::words::{Ago, count, size};
 
 /// The page of the host.
@@ -25,14 +26,37 @@ pub struct HostPage {
     pub status: Option<Status>,
     /// The schedules by name.
     pub schedules: Vec<Schedule>,
-    /// The names and scopes of the tokens; empty for readers who may not see them.
-    pub tokens: Vec<(String, Scope)>,
+    /// The projects of BitBake by name.
+    pub projects: Vec<ProjectRow>,
     /// The caches between builds.
     pub caches: Vec<Cache>,
     /// The controllers.
     pub controllers: Vec<ControllerStatus>,
     /// The present.
     pub now: Timestamp,
+}
+
+/// A project of BitBake with its builds.
+#[derive(Debug)]
+pub struct ProjectRow {
+    /// The project.
+    pub project: Project,
+    /// The last builds, newest first.
+    pub last: Vec<Build>,
+    /// The next run of one of its schedules.
+    pub next: Option<Timestamp>,
+}
+
+impl ProjectRow {
+    fn release(&self) -> String {
+        let release = self.project.release.as_ref();
+        release.map_or_else(|| "layers of its own".to_owned(), ToString::to_string)
+    }
+
+    fn targets(&self) -> String {
+        let targets = self.project.targets.iter().map(ToString::to_string);
+        targets.collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// The page of the doctor.
@@ -127,6 +151,7 @@ pub fn finding_field(finding: &Finding) -> String {
 #[cfg(test)]
 mod tests {
     use config::doctor::{Id, Subject};
+    use config::tokens::Scope;
 
     use super::*;
 
@@ -141,7 +166,7 @@ mod tests {
             }),
             status: None,
             schedules: Vec::new(),
-            tokens: vec![("robot".to_owned(), Scope::Read)],
+            projects: Vec::new(),
             caches: Vec::new(),
             controllers: Vec::new(),
             now: Timestamp::UNIX_EPOCH,

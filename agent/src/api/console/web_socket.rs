@@ -10,7 +10,6 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
 use config::BuildId;
 use config::tokens::Scope;
@@ -23,13 +22,13 @@ use tracing::debug;
 use super::{Typing, console_of, record};
 use crate::api::auth::{Auth, Caller};
 use crate::api::error::ApiError;
-use crate::api::web_sessions::cookie;
+use crate::api::permission::Permission;
 
 /// The largest message of a browser: a person pastes no more at once.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// The size of the pieces in which output is sent.
 const PIECE_BYTES: usize = 16 * 1024;
-/// The interval of pings, and of looking whether the web session is still open.
+/// The interval of pings.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The options of a console.
@@ -48,7 +47,6 @@ pub(in crate::api) async fn of_build(
     Extension(auth): Extension<Arc<Auth>>,
     id: Result<Path<BuildId>, PathRejection>,
     query: Result<Query<ConsoleQuery>, QueryRejection>,
-    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let (Path(id), Query(query)) = (id?, query?);
@@ -67,23 +65,22 @@ pub(in crate::api) async fn of_build(
     let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let viewer = console.join(typing == Typing::Types);
     let viewer = viewer.map_err(|error| ApiError::conflict(error.to_string()))?;
-    let session = cookie::of_request(&headers).map(str::to_owned);
-    let is_allowed = async move || auth.is_still_allowed(session.as_deref(), needed).await;
+    let permission = Permission::new(auth, caller.clone(), needed);
     let recorded = record(agent, id.to_string(), caller.submitter);
     let upgrade = upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX);
     Ok(upgrade.on_upgrade(async move |socket| {
-        connect(socket, viewer, recorded, is_allowed).await;
+        connect(socket, viewer, recorded, permission).await;
     }))
 }
 
-/// Relays between a WebSocket and a console until one of them ends, or the web session does.
+/// Relays between a WebSocket and a console until one of them ends, or the right of the viewer.
 async fn connect(
     socket: WebSocket,
     viewer: Viewer,
     before_input: impl Future<Output = std::io::Result<()>>,
-    is_allowed: impl AsyncFn() -> bool,
+    permission: Permission,
 ) {
     let (ours, theirs) = tokio::io::duplex(PIECE_BYTES);
     let (output, input) = tokio::io::split(ours);
@@ -93,7 +90,7 @@ async fn connect(
                 debug!(error = &error as &dyn Error, "console connection failed");
             }
         }
-        () = exchange(socket, output, input, is_allowed) => {}
+        () = exchange(socket, output, input, permission) => {}
     }
 }
 
@@ -102,8 +99,9 @@ async fn exchange(
     mut socket: WebSocket,
     mut output: ReadHalf<DuplexStream>,
     mut input: WriteHalf<DuplexStream>,
-    is_allowed: impl AsyncFn() -> bool,
+    permission: Permission,
 ) {
+    let mut lost = std::pin::pin!(permission.lost());
     let mut pings = tokio::time::interval(PING_INTERVAL);
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -127,12 +125,8 @@ async fn exchange(
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => break,
             },
-            _ = pings.tick() => {
-                if !is_allowed().await {
-                    break;
-                }
-                socket.send(Message::Ping(Bytes::new())).await
-            }
+            _ = pings.tick() => socket.send(Message::Ping(Bytes::new())).await,
+            () = &mut lost => break,
         };
         if sent.is_err() {
             break;

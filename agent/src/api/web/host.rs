@@ -9,14 +9,16 @@ use axum::extract::{Extension, Form, Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use config::ScheduleName;
+use config::builds::ListQuery;
 use config::queue::Drain;
-use config::schedule::{Page, SCHEDULES_MAX};
+use config::schedule::{Page, SCHEDULES_MAX, Schedule};
 use jiff::Timestamp;
 use serde::Deserialize;
+use sys::blocking::blocking;
 use tracing::info;
-use web::{Confirm, DoctorPage, HostPage, Section, Viewer, finding_field};
+use web::{Confirm, DoctorPage, HostPage, ProjectRow, Section, Viewer, finding_field};
 
-use super::super::auth::{Auth, Caller};
+use super::super::auth::Caller;
 use super::super::error::ApiError;
 use super::super::sign_in::see_other;
 use super::super::{caches, doctor as doctor_api, queue, schedules};
@@ -26,6 +28,11 @@ use crate::housekeeping::doctor;
 use crate::triggers::controllers;
 use crate::triggers::schedule::with_next;
 use state::AgentState;
+
+/// The number of projects on the page.
+const PROJECTS_MAX: usize = 100;
+/// The number of builds of each.
+const PROJECT_BUILDS: u32 = 5;
 
 /// The fields of the form that drains the host.
 #[derive(Debug, Default, Deserialize)]
@@ -46,36 +53,57 @@ pub(super) struct RepairForm {
 pub(super) async fn show(
     State(agent): State<Arc<AgentState>>,
     Extension(viewer): Extension<Viewer>,
-    Extension(auth): Extension<Arc<Auth>>,
     headers: HeaderMap,
 ) -> Response {
-    let shown = host(&agent, viewer.clone(), &auth).await;
+    let shown = host(&agent, viewer.clone()).await;
     let answer = shown.and_then(|shown| page(&headers, &shown));
     answer.unwrap_or_else(|error| error_page(&agent, viewer, error))
 }
 
-async fn host(agent: &Arc<AgentState>, viewer: Viewer, auth: &Auth) -> Result<HostPage, ApiError> {
+async fn host(agent: &Arc<AgentState>, viewer: Viewer) -> Result<HostPage, ApiError> {
     let now = Timestamp::now();
     let all = Page {
         from: None,
         count: Some(SCHEDULES_MAX),
     };
-    let schedules = agent.records.schedules(all).await?;
-    let tokens = if viewer.may_administer() {
-        auth.tokens().await
-    } else {
-        Vec::new()
-    };
+    let schedules = agent.records.schedules(all).await?.into_iter();
+    let schedules: Vec<_> = schedules.map(|it| with_next(it, now)).collect();
+    let projects = projects(agent, &schedules).await?;
     Ok(HostPage {
         frame: frame(agent, viewer, Section::Host, "Host"),
         drained: agent.drained(),
         status: agent.status(),
-        schedules: schedules.into_iter().map(|it| with_next(it, now)).collect(),
-        tokens,
+        schedules,
+        projects,
         caches: caches::describe(agent).await?,
         controllers: controllers::describe(agent).await?,
         now,
     })
+}
+
+/// Returns the projects with their last builds and next runs.
+async fn projects(agent: &AgentState, schedules: &[Schedule]) -> Result<Vec<ProjectRow>, ApiError> {
+    let catalog = agent.catalog.clone();
+    let mut projects = blocking(move || catalog.projects()).await?;
+    projects.truncate(PROJECTS_MAX);
+    let mut rows = Vec::new();
+    for project in projects {
+        let of_it = ListQuery {
+            project: Some(project.name.clone()),
+            count: Some(PROJECT_BUILDS),
+            ..ListQuery::default()
+        };
+        let runs = schedules.iter().filter(|it| {
+            let of_schedule = it.project.as_ref();
+            of_schedule.is_some_and(|it| it.name == project.name)
+        });
+        rows.push(ProjectRow {
+            last: agent.records.list(of_it).await?,
+            next: runs.filter_map(|it| it.next).min(),
+            project,
+        });
+    }
+    Ok(rows)
 }
 
 pub(super) async fn drain(
@@ -175,7 +203,7 @@ pub(super) async fn repair(
     answer.unwrap_or_else(|error| error_page(&agent, viewer, error))
 }
 
-fn require_admin(viewer: &Viewer) -> Result<(), ApiError> {
+pub(super) fn require_admin(viewer: &Viewer) -> Result<(), ApiError> {
     if viewer.may_administer() {
         Ok(())
     } else {

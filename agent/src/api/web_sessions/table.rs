@@ -126,9 +126,15 @@ impl Table {
     }
 
     /// Returns true if a session is open.
-    fn is_open(&self, secret: &Digest, now: Instant) -> bool {
+    pub(super) fn is_open(&self, secret: &Digest, now: Instant) -> bool {
         let session = self.sessions.get(secret);
         session.is_some_and(|it| !it.has_ended(now))
+    }
+
+    /// Returns the number of open sessions of some owners.
+    pub(super) fn count(&self, is_owner: impl Fn(&Identity) -> bool, now: Instant) -> usize {
+        let open = self.sessions.values().filter(|it| !it.has_ended(now));
+        open.filter(|it| is_owner(&it.owner)).count()
     }
 
     /// Ends a session.
@@ -274,6 +280,7 @@ mod tests {
             name: name.parse().unwrap(),
             scope,
             sha256: secret(number),
+            created: None,
         };
         let owner = |number| Identity::Token {
             name: "robot".parse().unwrap(),
