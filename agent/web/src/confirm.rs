@@ -3,6 +3,7 @@
 use askama::Template;
 
 use crate::frame::Frame;
+use crate::words::Prose;
 
 /// The page that says what an action would do.
 #[derive(Debug, Template)]

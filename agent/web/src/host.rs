@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::frame::Frame;
 use crate::marks::Mark;
-use crate::words::{Ago, count, size};
+use crate::words::{Ago, Prose, count, size};
 
 /// The page of the host.
 #[derive(Debug, Template)]

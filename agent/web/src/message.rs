@@ -3,6 +3,7 @@
 use askama::Template;
 
 use crate::frame::Frame;
+use crate::words::Prose;
 
 /// A page with one message.
 #[derive(Debug, Template)]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::frame::Frame;
 use crate::marks::Mark;
-use crate::words::{Ago, clock, count, distance, duration, rough, size};
+use crate::words::{Ago, Prose, clock, count, distance, duration, rough, size};
 
 /// The overview.
 #[derive(Debug, Template)]

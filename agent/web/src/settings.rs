@@ -19,16 +19,38 @@ pub struct SettingsPage {
     pub rows: Vec<SettingRow>,
 }
 
+/// The settings of a section.
+#[derive(Debug)]
+struct SettingSection<'r> {
+    name: &'r str,
+    rows: &'r [SettingRow],
+    /// True if a change of each needs a restart.
+    needs_restart: bool,
+    /// True if the section was changed in the file, and the agent does not tell which setting.
+    is_pending: bool,
+}
+
+impl<'r> SettingSection<'r> {
+    fn of(rows: &'r [SettingRow]) -> Self {
+        Self {
+            name: rows.first().map_or("", section),
+            rows,
+            needs_restart: rows.iter().all(|row| row.needs_restart),
+            is_pending: rows.iter().all(|row| row.is_pending),
+        }
+    }
+}
+
+/// Returns the name of the section of a setting.
+fn section(row: &SettingRow) -> &str {
+    row.key.split_once('.').map_or(&row.key, |(name, _)| name)
+}
+
 impl SettingsPage {
-    /// Returns the sections with their rows, in their order.
-    fn sections(&self) -> Vec<(&str, &[SettingRow])> {
-        let section = |row: &SettingRow| row.key.find('.').unwrap_or(row.key.len());
-        let chunks = self
-            .rows
-            .chunk_by(|a, b| a.key[..section(a)] == b.key[..section(b)]);
-        chunks
-            .map(|rows| (&rows[0].key[..section(&rows[0])], rows))
-            .collect()
+    /// Returns the sections in their order.
+    fn sections(&self) -> Vec<SettingSection<'_>> {
+        let chunks = self.rows.chunk_by(|a, b| section(a) == section(b));
+        chunks.map(SettingSection::of).collect()
     }
 
     /// Returns the number of settings that differ from the defaults.
@@ -60,7 +82,7 @@ mod tests {
             rows: old.unwrap().rows(text, &new.unwrap()),
         };
         assert_eq!(page.written(), 2);
-        let names: Vec<_> = page.sections().iter().map(|it| it.0).collect();
+        let names: Vec<_> = page.sections().iter().map(|it| it.name).collect();
         assert_eq!(names[..3], ["host", "paths", "machines"]);
         let html = page.render().unwrap();
         assert!(html.contains("in effect after a restart"), "{html}");

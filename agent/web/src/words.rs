@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use askama::filters::HtmlSafe;
+use askama::filters::{Html, HtmlSafe, escape};
 use jiff::Timestamp;
 
 /// A time, as its distance from the present; the exact time is in the title.
@@ -33,6 +33,33 @@ impl fmt::Display for Ago {
             "<time datetime=\"{machine}\" title=\"{exact}\" data-ago>{text}</time>"
         )
     }
+}
+
+/// A sentence of the agent in which commands are between backticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Prose<'t>(pub(crate) &'t str);
+
+// Its text is escaped below.
+impl HtmlSafe for Prose<'_> {}
+
+impl fmt::Display for Prose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.matches('`').count().is_multiple_of(2) {
+            return write!(f, "{}", escaped(self.0));
+        }
+        for (part, index) in self.0.split('`').zip(0_u32..) {
+            match index % 2 {
+                0 => write!(f, "{}", escaped(part))?,
+                _ => write!(f, "<code>{}</code>", escaped(part))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn escaped(text: &str) -> impl fmt::Display {
+    let Ok(text) = escape(text, Html);
+    text
 }
 
 /// Returns a distance from the present: `8 min ago`, or `in 8 min`.
@@ -118,6 +145,19 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_in_sentences_are_code_and_everything_is_escaped() {
+        for (text, expected) in [
+            ("a `b c` d", "a <code>b c</code> d"),
+            ("`a`", "<code>a</code>"),
+            ("a ` b", "a ` b"),
+            ("<i> `<b>`", "&#60;i&#62; <code>&#60;b&#62;</code>"),
+            ("", ""),
+        ] {
+            assert_eq!(Prose(text).to_string(), expected);
+        }
+    }
 
     #[test]
     fn spans_have_the_unit_that_suits_them() {

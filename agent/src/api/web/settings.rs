@@ -30,8 +30,9 @@ pub(super) async fn show(
         let (text, parsed) = read.await;
         let (written, faults) = match parsed {
             Ok(written) => (written, String::new()),
-            Err(faults) => ((*settings).clone(), faults),
+            Err(faults) => (None, faults),
         };
+        let written = written.unwrap_or_else(|| (*settings).clone());
         let shown = SettingsPage {
             frame,
             file: agent
@@ -48,16 +49,16 @@ pub(super) async fn show(
     answer.unwrap_or_else(|error| error_page(&agent, viewer, error))
 }
 
-/// Reads the text of the file, and its settings or faults. Blocks.
-fn read(file: Option<&Path>) -> (String, Result<Settings, String>) {
-    let text = file.map_or(Ok(String::new()), sys::trusted::read_text);
-    let text = match text {
-        Ok(text) => text,
-        Err(error) => return (String::new(), Err(error.to_string())),
+/// Reads the text of the file, and its settings or faults; `None` without a file. Blocks.
+fn read(file: Option<&Path>) -> (String, Result<Option<Settings>, String>) {
+    let text = match file.map(sys::trusted::read_text) {
+        None => return (String::new(), Ok(None)),
+        Some(Ok(text)) => text,
+        Some(Err(error)) => return (String::new(), Err(error.to_string())),
     };
     let parsed = Settings::parse(&text).map(|mut settings| {
         default_paths::use_those_of_host(&mut settings.paths);
-        settings
+        Some(settings)
     });
     let parsed = parsed.map_err(|faults| {
         let lines = faults.iter().map(ToString::to_string);
