@@ -4,7 +4,8 @@ import { Demo, accessibility, browser, tab } from "./browser.mjs";
 
 const ADMIN = { extraHTTPHeaders: { Authorization: "Bearer admin-token" } };
 const PAGES = (demo) => ["/", "/builds", "/builds?machine=linux&outcome=error", "/builds/120", "/builds/116",
-  `/builds/${demo.running}`, "/builds/116/log?find=warning", "/builds/9999"];
+  `/builds/${demo.running}`, "/builds/116/log?find=warning", "/builds/9999", `/builds/${demo.running}/console`,
+  "/machines", "/machines/linux", "/host", "/host/doctor", "/host/services?find=lib", "/host/tokens", "/host/settings"];
 
 /** Waits until a condition on the page is true. */
 const until = (page, what, value) => page.waitForFunction(what, value, { timeout: 20000 });
@@ -115,6 +116,96 @@ const tests = {
     await until(page, () => document.querySelectorAll("#running li").length === 2);
     assert.deepEqual(faults, []);
     await context.close();
+  },
+
+  async "a repair of the doctor is rehearsed, and made"(demo, chromium) {
+    await demo.tell("leftover");
+    const { page, context, faults } = await tab(chromium, ADMIN);
+    await page.goto(demo.url);
+    // With the keyboard only.
+    await page.getByRole("link", { name: "Host", exact: true }).focus();
+    await page.keyboard.press("Enter");
+    await page.waitForURL(/host$/);
+    await page.getByRole("link", { name: "Doctor" }).focus();
+    await page.keyboard.press("Enter");
+    await page.waitForURL(/doctor$/);
+    const finding = page.locator(".findings > li", { hasText: "7777" });
+    assert.match(await finding.textContent(), /leftover-directory/);
+    await finding.getByRole("button").focus();
+    await page.keyboard.press("Enter");
+    await page.waitForURL(/repair$/);
+    assert.match(await page.locator(".steps").textContent(), /7777/);
+    await page.getByRole("link", { name: "Cancel" }).click();
+    assert.equal(await finding.count(), 1);
+    await finding.getByRole("button").click();
+    // The button has the focus.
+    await page.keyboard.press("Enter");
+    await page.waitForURL(/doctor$/);
+    assert.equal(await finding.count(), 0);
+    assert.deepEqual(faults, []);
+    await context.close();
+  },
+
+  async "a console only shows until its viewer types, which needs the scope"(demo, chromium) {
+    const url = `${demo.url}/builds/${demo.running}/console`;
+    const shows = (page, text) => page.waitForFunction((it) =>
+      document.querySelector("#terminal").textContent.includes(it), text, { timeout: 20000 });
+    const reader = await tab(chromium, { extraHTTPHeaders: { Authorization: "Bearer read-token" } });
+    await reader.page.goto(url);
+    await shows(reader.page, "root@build");
+    assert.equal(await reader.page.getByRole("button", { name: "Type" }).count(), 0);
+    const { page, context, faults } = await tab(chromium, ADMIN);
+    await page.goto(url);
+    await shows(page, "root@build");
+    await page.locator("#terminal").click();
+    await page.keyboard.type("unseen");
+    await page.getByRole("button", { name: "Type" }).focus();
+    await page.keyboard.press("Enter");
+    await until(page, () => document.getElementById("console-state").textContent === "typing");
+    await page.keyboard.type("make -j4");
+    await shows(page, "make -j4");
+    await shows(reader.page, "make -j4");
+    assert.ok(!(await page.locator("#terminal").textContent()).includes("unseen"));
+    await page.getByRole("button", { name: "Watch only" }).click();
+    await until(page, () => document.getElementById("console-state").textContent === "watching");
+    assert.deepEqual([faults, reader.faults], [[], []]);
+    await context.close();
+    await reader.context.close();
+  },
+
+  async "a token is created, used and removed without scripts, and its session ends"(demo, chromium) {
+    const { page, context, faults } = await tab(chromium, { ...ADMIN, javaScriptEnabled: false });
+    await page.goto(`${demo.url}/host/tokens`);
+    await page.getByLabel("Name").fill("robot");
+    await page.getByLabel("Scope").selectOption("submit");
+    await page.getByRole("button", { name: "Create" }).press("Enter");
+    const secret = await page.getByLabel(/Copy its secret/).inputValue();
+    assert.match(secret, /^buildhost_[0-9a-f]{64}$/);
+    const robot = await tab(chromium);
+    await robot.page.goto(demo.url);
+    await robot.page.getByLabel("Token").fill(secret);
+    await robot.page.getByRole("button", { name: "Sign in" }).click();
+    await until(robot.page, () => document.getElementById("live").textContent === "live");
+    assert.equal(await robot.page.getByText("token:robot").count() > 0, true);
+    const refused = await robot.page.goto(`${demo.url}/host/tokens`);
+    assert.equal(refused.status(), 403);
+    await robot.page.goto(demo.url);
+    await until(robot.page, () => document.getElementById("live").textContent === "live");
+    await page.goto(`${demo.url}/host/tokens`);
+    assert.equal(await page.getByText(secret).count(), 0);
+    const row = page.locator("tr", { hasText: "robot" });
+    assert.match(await row.textContent(), /submit/);
+    await row.getByRole("button", { name: /Remove/ }).click();
+    assert.match(await page.locator(".steps").first().textContent(), /end its web session/);
+    await page.getByRole("button", { name: "Remove" }).click();
+    assert.equal(await row.count(), 0);
+    // The stream of events ends, and the next page is that for signing in.
+    await until(robot.page, () => document.getElementById("live").textContent === "offline");
+    await robot.page.goto(`${demo.url}/builds`);
+    assert.match(robot.page.url(), /login/);
+    assert.deepEqual(faults, []);
+    await context.close();
+    await robot.context.close();
   },
 
   async "readers without a session have no actions"(_, chromium) {

@@ -3,6 +3,7 @@ import { Demo, browser, tab } from "./browser.mjs";
 
 const directory = process.argv[2];
 const demo = await Demo.start("400");
+await demo.tell("leftover");
 const chromium = await browser();
 const authorization = { Authorization: "Bearer admin-token" };
 const pages = {
@@ -14,7 +15,13 @@ const pages = {
   "build-running": `/builds/${demo.running}`,
   log: "/builds/398/log?find=warning",
   machines: "/machines",
+  machine: "/machines/linux",
+  console: `/builds/${demo.running}/console`,
   host: "/host",
+  doctor: "/host/doctor",
+  services: "/host/services",
+  tokens: "/host/tokens",
+  settings: "/host/settings",
   login: "/login",
 };
 for (const [scheme, width] of [["light", 1280], ["dark", 1280], ["light", 360]]) {

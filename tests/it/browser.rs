@@ -12,5 +12,5 @@ fn the_pages_work_in_a_browser() {
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/browser"))
         .env("WEB_DEMO", tests::program("web-demo"));
     // Its error has the tests that failed.
-    command::run(node, Duration::from_mins(4)).unwrap();
+    command::run(node, Duration::from_mins(8)).unwrap();
 }

@@ -2,15 +2,18 @@
 //! files. The web pages are tested and shown with it.
 
 use std::fmt::Write;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use config::builds::{Build, Count, Progress, State, Status, Submitter};
 use config::task::Outcome;
 use jiff::{SignedDuration, Timestamp};
 use records::Records;
+use session::console::{ConsoleHandle, ConsoleInput};
 use sys::file::digest_of;
 
-use crate::api_host::ApiHost;
+use crate::api_host::{ApiHost, request};
 use crate::write_file;
 
 /// The packages, each with the seconds that its builds take.
@@ -35,26 +38,99 @@ pub struct WebDemo {
     pub api: ApiHost,
     /// The builds that run.
     pub running: Vec<Build>,
+    /// The console of the first running build.
+    pub console: Option<ConsoleHandle>,
 }
 
 impl WebDemo {
     /// Starts a host with so many finished builds, and some that run and wait.
     pub fn start(settings: &str, finished: usize) -> Self {
-        let name = "host.name = \"farm1\"\n";
+        let name = "host.name = \"farm1\"\nlayers.git_hosts = [\"git.example.org\"]\n";
         let api = ApiHost::new(&format!("{name}{settings}"));
+        std::fs::create_dir_all(api.path("run/guests")).expect("a directory");
         let sources = api.path("state/sources");
         let source = std::str::from_utf8(SOURCE).expect("text");
         write_file(&sources.join(digest_of(SOURCE).as_str()), source);
         let mut demo = Self {
             api,
             running: Vec::new(),
+            console: None,
         };
         for number in 0..finished {
             demo.finish(number, finished);
         }
         demo.run();
         demo.publish();
+        demo.console = Some(demo.open_console());
+        demo.add_services();
         demo
+    }
+
+    /// Gives the first running build a console, which shows what is typed.
+    fn open_console(&self) -> ConsoleHandle {
+        let (mut guest, input) = UnixStream::pair().expect("sockets");
+        input.set_nonblocking(true).expect("a socket");
+        let entered = self.api.runtime.enter();
+        let input = tokio::net::UnixStream::from_std(input).expect("a socket");
+        let input = ConsoleInput::Socket(input.into_split().1);
+        drop(entered);
+        let build = &self.running[0];
+        let consoles = &self.api.host.guests.consoles;
+        let handle = consoles.add(&build.id.to_string(), &build.machine, Some(input));
+        let console = handle.console().clone();
+        console.show(b"Debian GNU/Linux 12 build hvc0\r\n\r\nroot@build:/buildhost/build/work# ");
+        // It ends with the other end of the sockets.
+        std::thread::spawn(move || {
+            let mut typed = [0; 256];
+            while let Ok(count @ 1..) = guest.read(&mut typed) {
+                console.show(&typed[..count]);
+            }
+        });
+        handle
+    }
+
+    /// Adds revisions of packages, a schedule and a project.
+    fn add_services(&self) {
+        for (number, (package, _)) in PACKAGES.iter().enumerate() {
+            for checksum in 0..=number % 4 {
+                let version = format!("{package}-1.2-r0");
+                let tuple = prserv::Tuple::new(version, "core2-64", format!("{checksum}"));
+                let pr = &self.api.host.bitbake.pr;
+                let value = self
+                    .api
+                    .block_on(pr.get_pr(&tuple, prserv::History::Ignore));
+                value.expect("a value");
+            }
+        }
+        let source = serde_json::json!({"name": "all.tar", "sha256": digest_of(SOURCE)});
+        let build = serde_json::json!({"machine": "linux", "sources": [source]});
+        let cron = serde_json::json!({"pattern": "0 3 * * *", "zone": "Europe/Berlin"});
+        let nightly =
+            serde_json::json!({"name": "nightly", "timing": {"cron": cron}, "build": build});
+        self.put("POST", "schedules", &nightly);
+        let place = |name: &str| serde_json::json!({"url": format!("https://git.example.org/{name}"), "reference": "scarthgap"});
+        let core = serde_json::json!({"name": "core", "location": place("openembedded-core")});
+        self.put("PUT", "layers/core", &core);
+        let release = serde_json::json!({"name": "scarthgap", "branch": "scarthgap", "bitbake": place("bitbake"), "layers": ["core"]});
+        self.put("PUT", "releases/scarthgap", &release);
+        let layers = serde_json::json!([{"name": "core"}]);
+        let camera = serde_json::json!({"release": "scarthgap", "host_machine": "linux", "targets": ["core-image-minimal"], "layers": layers});
+        self.put("PUT", "projects/camera", &camera);
+    }
+
+    /// Sends something new to the API as root.
+    fn put(&self, method: &str, path: &str, body: &serde_json::Value) {
+        let url = format!("http://agent/api/v1/{path}");
+        let sent = request(&self.api.local(), method, &url).json(body).send();
+        let answer = sent.expect("an answer");
+        let status = answer.status();
+        assert!(status.is_success(), "{path}: {:?}", answer.text());
+    }
+
+    /// Leaves the directory of a guest that does not exist, which the doctor finds and repairs.
+    pub fn leave_directory(&self) {
+        let left = self.api.path("run/guests/7777");
+        std::fs::create_dir_all(left).expect("a directory");
     }
 
     fn records(&self) -> &Records {

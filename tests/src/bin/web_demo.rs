@@ -3,8 +3,9 @@
 //! usage: `web-demo [BUILDS] [SETTING...]`
 //!
 //! Prints the address of the pages, and follows commands on its standard input, one a line: `log TEXT`
-//! adds a line to the log of the first running build, `end` ends that build, and `large` records
-//! 100,000 builds, of which the first has a log of 1.3 million lines. Answers `ok`. Ends with its input.
+//! adds a line to the log of the first running build, `end` ends that build, `leftover` leaves a finding
+//! for the doctor, and `large` records 100,000 builds, of which the first has a log of 1.3 million lines.
+//! Answers `ok`. Ends with its input.
 
 use std::io::{self, BufRead, Write};
 
@@ -30,6 +31,7 @@ fn main() -> io::Result<()> {
                 demo.multiply(100_000);
                 demo.long_log(1_300_000);
             }
+            _ if line == "leftover" => demo.leave_directory(),
             _ => demo.end(),
         }
         writeln!(out, "ok")?;
