@@ -1,6 +1,6 @@
 //! The HTTP interface of a coordinator, for hosts and for clients.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::extract::DefaultBodyLimit;
@@ -34,9 +34,31 @@ pub struct Service {
     pub coordinator: Coordinator,
     /// The hash of the token of a file, which may do everything; `None` if all tokens are in the
     /// database.
-    pub client_token: Option<[u8; 32]>,
+    pub client_token: FileToken,
     /// The attempts with unknown secrets.
     pub attempts: Attempts,
+}
+
+/// The hash of the token in a file, which is read again while the coordinator runs.
+#[derive(Debug, Default)]
+pub struct FileToken(RwLock<Option<[u8; 32]>>);
+
+impl From<Option<[u8; 32]>> for FileToken {
+    fn from(hash: Option<[u8; 32]>) -> Self {
+        Self(RwLock::new(hash))
+    }
+}
+
+impl FileToken {
+    /// Replaces the hash.
+    pub fn replace(&self, hash: Option<[u8; 32]>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = hash;
+    }
+
+    /// Returns true for the hash of the token.
+    fn is(&self, hash: [u8; 32]) -> bool {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner) == Some(hash)
+    }
 }
 
 /// Returns the routes.

@@ -2,8 +2,10 @@
 
 pub mod api;
 mod attempts;
+pub mod bitbake;
 pub mod coordinator;
 pub mod secret;
 pub mod server;
+pub mod settings;
 pub mod transfers;
 pub mod view;

@@ -1,36 +1,47 @@
 //! The program `buildhost-farm`: a coordinator, and the commands that enrol hosts.
 
-use std::io::Write;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::Arc;
-
-use anyhow::{Context, bail};
-use clap::{Parser, Subcommand};
-use farm::api::{Attempts, Service};
-use farm::coordinator::Coordinator;
-use farm::{secret, server};
-use farm_core::Terms;
-use farm_store::Store;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-
+mod manual;
+mod serve;
+mod service_manager;
 mod tokens;
 
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use farm::secret;
+use farm::settings::{Settings, SettingsError, Written};
+use farm_store::Store;
+use tracing_subscriber::EnvFilter;
+
+/// The settings of an installed coordinator.
+const SETTINGS: &str = "/etc/buildhost/farm.toml";
+/// The messages that are logged without `RUST_LOG`. PostgreSQL notes each partition that exists.
+const LOGGED: &str = "info,tokio_postgres=warn";
+
 /// Coordinates the hosts of a farm: one queue in PostgreSQL, from which many hosts take builds.
+///
+/// Exit status: 0 success, 1 failed, 2 invalid command line or settings, 3 refused, because a requirement is
+/// missing.
 #[derive(Debug, Parser)]
 #[command(name = "buildhost-farm", version)]
 struct Arguments {
-    /// The database, `postgres://USER@HOST/NAME`. Its schema is created or migrated.
+    /// The settings, a TOML file; options of the command line replace them. [default:
+    /// /etc/buildhost/farm.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The database, `postgres://USER@HOST/NAME`. Its schema is created or migrated. [setting: database]
     #[arg(
         long,
         value_name = "URL",
         env = "BUILDHOST_FARM_DB",
         hide_env_values = true
     )]
-    db: String,
+    db: Option<String>,
 
     #[command(subcommand)]
     command: Command,
@@ -39,7 +50,14 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve hosts and clients. Any number of coordinators may serve one farm.
+    ///
+    /// SIGTERM and SIGINT stop it: requests that wait for builds are answered at once. SIGHUP makes it read
+    /// the token in a file again.
     Serve(Serve),
+    /// Check the settings and the token of clients, and exit.
+    Check,
+    /// Print a settings file that shows every key with its default.
+    Example,
     /// Print a token with which a host enrols once. A host of the same name gets a new key.
     Invite {
         /// The name of the host.
@@ -56,123 +74,199 @@ enum Command {
     /// Create, list and revoke the tokens of clients.
     #[command(subcommand)]
     Token(tokens::Command),
+    /// Print a completion script.
+    #[command(hide = true)]
+    Completions { shell: Shell },
+    /// Write the manual pages below a directory.
+    #[command(hide = true)]
+    Manual { directory: PathBuf },
 }
 
 #[derive(Debug, clap::Args)]
 struct Serve {
     /// The address to listen on. Put a server with TLS before it, because keys and tokens are sent.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8590")]
-    listen: SocketAddr,
+    /// [setting: listen]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
 
     /// The address at which hosts reach this coordinator and no other one, for logs, artifacts and images
-    /// that they send. By default `http://` and the address that it listens on.
+    /// that they send. [setting: url]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 
-    /// A file with a token that may do everything, beside those of `buildhost-farm token`. Only its
-    /// owner may read it.
+    /// A file with a token that may do everything, beside those of `buildhost-farm token`.
+    /// [setting: `client_token`]
     #[arg(long, value_name = "FILE")]
     client_token: Option<PathBuf>,
 
-    /// The most connections to the database.
-    #[arg(long, value_name = "NUMBER", default_value_t = 8)]
-    connections_max: usize,
+    /// The most connections to the database. [setting: `connections_max`]
+    #[arg(long, value_name = "NUMBER")]
+    connections_max: Option<usize>,
 
     /// The seconds without a sign of life after which a host loses its builds. All coordinators of a
-    /// farm need the same.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=3600))]
-    lease_seconds: u64,
+    /// farm need the same. [setting: `lease_seconds`]
+    #[arg(long, value_name = "SECONDS")]
+    lease_seconds: Option<u64>,
 
-    /// The months for which results and idempotency keys are kept; 0 keeps all.
-    #[arg(long, value_name = "NUMBER", default_value_t = 24)]
-    keep_months: u32,
+    /// The months for which results and idempotency keys are kept; 0 keeps all. [setting: `keep_months`]
+    #[arg(long, value_name = "NUMBER")]
+    keep_months: Option<u32>,
+}
+
+/// The exit status of the process.
+#[derive(Debug, Clone, Copy)]
+enum ExitStatus {
+    Failure = 1,
+    Usage = 2,
+    Refused = 3,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// An error with another exit status than 1.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    /// The settings cannot be used.
+    #[error("cannot use the settings{place}")]
+    Settings {
+        /// The file, if there is one, in words.
+        place: String,
+        /// The reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A requirement is missing.
+    #[error("{0}")]
+    Missing(String),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .init();
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "buildhost-farm: {error:#}");
-            ExitCode::FAILURE
+            let _ = writeln!(io::stderr(), "buildhost-farm: {error:#}");
+            exit_status(&error).into()
         }
+    }
+}
+
+fn exit_status(error: &anyhow::Error) -> ExitStatus {
+    match error.downcast_ref() {
+        Some(Refusal::Settings { .. }) => ExitStatus::Usage,
+        Some(Refusal::Missing(_)) => ExitStatus::Refused,
+        None => ExitStatus::Failure,
     }
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let connections_max = match &arguments.command {
-        Command::Serve(serve) => serve.connections_max,
-        _ => 1,
-    };
-    let store = Store::open(&arguments.db, connections_max).await?;
-    match arguments.command {
-        Command::Serve(arguments) => serve(store, arguments).await,
+    match &arguments.command {
+        Command::Serve(_) => serve::serve(settings(&arguments)?).await,
+        Command::Check => {
+            serve::client_token(settings(&arguments)?.client_token.as_deref()).map(drop)
+        }
+        Command::Example => print(farm::settings::EXAMPLE),
         Command::Invite { name, seconds } => {
+            let store = Store::open(&settings(&arguments)?.database, 1).await?;
             let token = secret::random().context("cannot make a token")?;
-            store.invite(secret::hash(&token), &name, seconds).await?;
-            writeln!(std::io::stdout(), "{token}").context("cannot print the token")
+            store.invite(secret::hash(&token), name, *seconds).await?;
+            print(&format!("{token}\n"))
         }
         Command::Revoke { name } => {
-            if !store.revoke(&name).await? {
-                bail!("host {name} does not exist in the farm; GET /farm/v1/hosts lists them");
+            let store = Store::open(&settings(&arguments)?.database, 1).await?;
+            if store.revoke(name).await? {
+                return Ok(());
             }
+            Err(anyhow!(
+                "host {name} does not exist in the farm; GET /farm/v1/hosts lists them"
+            ))
+        }
+        Command::Token(command) => {
+            let store = Store::open(&settings(&arguments)?.database, 1).await?;
+            tokens::run(command, &store).await
+        }
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(*shell, &mut command, "buildhost-farm", &mut io::stdout());
             Ok(())
         }
-        Command::Token(command) => tokens::run(&command, &store).await,
+        Command::Manual { directory } => Ok(manual::write_pages(Arguments::command(), directory)?),
     }
 }
 
-/// Reads the token of clients in a file.
-fn read_token(path: &Path) -> anyhow::Result<[u8; 32]> {
-    let token = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the token of clients in {}", path.display()))?;
-    if token.trim().len() < secret::KEY_LENGTH_MIN {
-        let least = secret::KEY_LENGTH_MIN;
-        bail!(
-            "the token in {} is shorter than {least} characters; `openssl rand -hex 32` makes one",
-            path.display()
-        );
-    }
-    Ok(secret::hash(token.trim()))
+/// Returns the settings of the file and the command line.
+fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
+    let path = arguments.config.as_deref();
+    let (shown, written) = match sys::trusted::read_text(path.unwrap_or(Path::new(SETTINGS))) {
+        // An installed coordinator has the file, others need none.
+        Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {
+            (String::new(), Written::default())
+        }
+        read => {
+            let path = path.unwrap_or(Path::new(SETTINGS));
+            let shown = format!(" {}", path.display());
+            let text = read.map_err(|source| faulty(&shown, source))?;
+            let parsed = Written::parse(&text).map_err(|source| faulty(&shown, source))?;
+            (shown, parsed)
+        }
+    };
+    let checked = arguments.written().or(written).check();
+    checked.map_err(|error| match error {
+        SettingsError::NoDatabase => Refusal::Missing(serve::FIRST_STEPS.to_owned()).into(),
+        faults @ SettingsError::Faulty(_) => faulty(&shown, faults),
+    })
 }
 
-async fn serve(store: Store, arguments: Serve) -> anyhow::Result<()> {
-    let token = arguments.client_token.as_deref().map(read_token);
-    let token = token.transpose()?;
-    let terms = Terms::of_lease(arguments.lease_seconds.saturating_mul(1_000));
-    let listener = TcpListener::bind(arguments.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    let url = match arguments.url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None if arguments.listen.ip().is_unspecified() => {
-            bail!(
-                "`--listen {}` names no address that hosts can reach; add `--url`",
-                arguments.listen
-            )
+fn faulty(
+    place: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> anyhow::Error {
+    let (place, source) = (place.to_owned(), source.into());
+    Refusal::Settings { place, source }.into()
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout();
+    let printed = stdout.write_all(text.as_bytes());
+    printed.context("cannot print to standard output")
+}
+
+impl Arguments {
+    /// Returns the settings of the command line.
+    fn written(&self) -> Written {
+        let written = Written {
+            database: self.db.clone(),
+            ..Written::default()
+        };
+        match &self.command {
+            Command::Serve(serve) => Written {
+                listen: serve.listen.clone(),
+                url: serve.url.clone(),
+                client_token: serve.client_token.clone(),
+                connections_max: serve.connections_max,
+                lease_seconds: serve.lease_seconds,
+                keep_months: serve.keep_months,
+                ..written
+            },
+            _ => written,
         }
-        None => format!("http://{}", listener.local_addr()?),
-    };
-    let service = Arc::new(Service {
-        coordinator: Coordinator::new(store, terms)
-            .reached_at(url)
-            .keeping(arguments.keep_months),
-        client_token: token,
-        attempts: Attempts::default(),
-    });
-    tracing::info!(address = %listener.local_addr()?, "listening");
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-    };
-    server::serve(listener, service, stop).await;
-    Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_valid() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -47,7 +47,7 @@ pub(super) async fn authenticate(
     hash: [u8; 32],
 ) -> Result<Option<Client>, Refusal> {
     // Hashes are compared, so that the time of the comparison tells nothing about the token.
-    if service.client_token == Some(hash) {
+    if service.client_token.is(hash) {
         return Ok(Some(Client {
             name: FILE_CLIENT.to_owned(),
             scope: Scope::Admin,

@@ -52,7 +52,7 @@ impl Client {
 async fn serve(store: &Store) -> (Client, JoinHandle<()>) {
     let service = Arc::new(Service {
         coordinator: Coordinator::new(store.clone(), TERMS),
-        client_token: Some(secret::hash(TOKEN)),
+        client_token: Some(secret::hash(TOKEN)).into(),
         attempts: Attempts::default(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -304,7 +304,7 @@ async fn held_polls_are_answered_when_there_are_orders_and_when_the_coordinator_
     };
     let service = Arc::new(Service {
         coordinator: Coordinator::new(store.clone(), terms),
-        client_token: Some(secret::hash(TOKEN)),
+        client_token: Some(secret::hash(TOKEN)).into(),
         attempts: Attempts::default(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

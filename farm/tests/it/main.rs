@@ -7,6 +7,7 @@ mod host;
 mod http;
 mod long;
 mod processes;
+mod program;
 mod server;
 mod storm;
 mod transfers;

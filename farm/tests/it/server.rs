@@ -31,7 +31,7 @@ impl Server {
         let coordinator = Coordinator::new(store.clone(), TERMS).reached_at(base.clone());
         let service = Arc::new(Service {
             coordinator,
-            client_token: Some(secret::hash(TOKEN)),
+            client_token: Some(secret::hash(TOKEN)).into(),
             attempts: Attempts::default(),
         });
         let served = Arc::clone(&service);
