@@ -10,6 +10,7 @@ use controllers::farm::{FarmError, FarmKey, Settled};
 use farm_core::host::{Effect, HostAgent, Input};
 use farm_core::messages::{Poll, PollId, Report};
 use farm_core::{Lease, Moment, Offer, Requirements, Terms};
+use planner::Observed;
 use state::{AgentState, LeaseEnd};
 use telemetry::metrics::RequestResult;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -59,6 +60,10 @@ pub(super) struct Driver {
     stopped: BTreeSet<Lease>,
     /// The leases that the farm has canceled.
     canceled: BTreeSet<Lease>,
+    /// The offer of the last poll.
+    offered: Offer,
+    /// The observation that was compared with it.
+    observed: Arc<Observed>,
     /// The answers with which leases are settled.
     answers: BTreeMap<Lease, String>,
     sender: UnboundedSender<Event>,
@@ -104,6 +109,8 @@ impl Driver {
             own,
             stopped: BTreeSet::new(),
             canceled: BTreeSet::new(),
+            offered: Offer::default(),
+            observed: Arc::default(),
             answers: BTreeMap::new(),
             sender,
             events,
@@ -129,6 +136,9 @@ impl Driver {
                 Some(event) => self.inputs(event).await,
             };
             inputs.extend(self.look().await?);
+            if self.has_other_offer() {
+                inputs.push(Input::OfferChanged);
+            }
             for input in inputs {
                 effects.extend(self.host.step(now(), input));
             }
@@ -158,7 +168,7 @@ impl Driver {
                     self.own.insert(lease, own);
                     if !self.host.busy().any(|it| it == lease) {
                         // The lease was over before it was on disk.
-                        self.end(lease, "it was over before it was recorded").await;
+                        self.forget(lease).await;
                     }
                 }
                 vec![Input::Recorded(lease)]
@@ -197,10 +207,12 @@ impl Driver {
                     },
                 );
                 inputs.push(match ended {
-                    End::Result(outcome) if !self.stopped.remove(&lease) => {
-                        Input::Ended(lease, outcome)
+                    // The end of a canceled build, which is no result of its guest.
+                    End::Result(Outcome::Abort) if self.stopped.contains(&lease) => {
+                        Input::Gone(lease)
                     }
-                    End::Result(_) | End::Lost => Input::Gone(lease),
+                    End::Result(outcome) => Input::Ended(lease, outcome),
+                    End::Lost => Input::Gone(lease),
                 });
             } else if build.as_ref().is_some_and(builds::waits)
                 && let Some(reason) = self.too_long(own.since)
@@ -259,8 +271,9 @@ impl Driver {
     }
 
     /// Sends a poll, to each coordinator once until one answers.
-    fn poll(&self, id: PollId, held: Vec<Lease>, hold_ms: u64) {
+    fn poll(&mut self, id: PollId, held: Vec<Lease>, hold_ms: u64) {
         let offer = self.offer();
+        self.offered = offer.clone();
         let poll = Poll {
             id,
             held,
@@ -317,6 +330,18 @@ impl Driver {
         });
         offered.free.guests = offered.free.guests.saturating_sub(unseen.count() as u64);
         offered
+    }
+
+    /// Returns true if the scheduler has observed something since the last poll that matters for the
+    /// placement of builds. Free memory alone changes all the time.
+    fn has_other_offer(&mut self) -> bool {
+        let observed = self.agent.queue_snapshot().observed;
+        if Arc::ptr_eq(&observed, &self.observed) {
+            return false;
+        }
+        self.observed = observed;
+        let offer = self.offer();
+        offer::differs(&offer, &self.offered)
     }
 
     /// Writes a lease with its build, repeatedly until that succeeds.

@@ -48,6 +48,19 @@ fn capacity(amounts: Amounts) -> Capacity {
     }
 }
 
+/// Returns true if two offers differ in what matters for the placement of builds. Free memory alone
+/// changes all the time.
+pub(super) fn differs(one: &Offer, other: &Offer) -> bool {
+    let free = |offer: &Offer| Capacity {
+        memory_mib: 0,
+        ..offer.free.clone()
+    };
+    one.machines != other.machines
+        || one.halt != other.halt
+        || one.total != other.total
+        || free(one) != free(other)
+}
+
 /// Returns the manifest of a task, which is a script.
 pub(super) fn script(needs: &Requirements) -> Vec<u8> {
     let given = GivenScript {
@@ -115,5 +128,83 @@ fn resources(needs: &Requirements, own: &ResourceRequest) -> Resources {
         memory_mib: beyond(needs.memory_mib, own.memory),
         // The names of a map differ.
         counts: ResourceCounts::collect(counts).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use farm_core::{Epoch, Work};
+
+    use super::*;
+
+    fn needs(cpus: u64, memory_mib: u64) -> Requirements {
+        Requirements {
+            machine: "linux".parse().unwrap(),
+            toolchain: "default".parse().unwrap(),
+            cpus,
+            memory_mib,
+            resources: BTreeMap::from([("license".parse().unwrap(), 2)]),
+            work: Work {
+                script: "true".to_owned(),
+                package: "hello".to_owned(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_build_asks_only_for_what_its_machine_does_not_have() {
+        let own = ResourceRequest {
+            cpus: 2,
+            memory: 512,
+            ..ResourceRequest::default()
+        };
+        let number = |value: Option<NonZeroU32>| value.map(NonZeroU32::get);
+        let small = resources(&needs(1, 512), &own);
+        assert_eq!((number(small.cpus), number(small.memory_mib)), (None, None));
+        let large = resources(&needs(4, 1024), &own);
+        assert_eq!(number(large.cpus), Some(4));
+        assert_eq!(number(large.memory_mib), Some(1024));
+        assert_eq!(
+            number(large.counts.get(&"license".parse().unwrap())),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn an_offer_differs_by_more_than_its_free_memory() {
+        let offer = |guests, memory_mib, halt: Option<&str>| Offer {
+            free: Capacity {
+                guests,
+                memory_mib,
+                ..Capacity::default()
+            },
+            halt: halt.map(str::to_owned),
+            ..Offer::default()
+        };
+        assert!(!differs(&offer(1, 100, None), &offer(1, 90, None)));
+        assert!(differs(&offer(1, 100, None), &offer(2, 100, None)));
+        assert!(differs(&offer(1, 100, None), &offer(1, 100, Some("full"))));
+    }
+
+    #[test]
+    fn the_request_has_a_guard_and_names_its_lease() {
+        let held = Lease {
+            build: config::BuildId(7),
+            epoch: Epoch(2),
+        };
+        let settings =
+            "[[controllers]]\nname = \"farm\"\nkind = \"farm\"\nurls = [\"https://a\"]\n";
+        let rules = config::settings::Settings::parse(settings)
+            .unwrap()
+            .controllers
+            .remove(0);
+        let own = ResourceRequest::default();
+        let request = request(&rules, held, &needs(1, 1), &own, Timestamp::UNIX_EPOCH);
+        let task = request.controller.unwrap();
+        assert!(task.guarded && task.script);
+        assert_eq!(lease::of_session(&task.session), Some(held));
+        assert_eq!(request.target.to_string(), "hello");
     }
 }
