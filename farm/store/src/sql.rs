@@ -57,8 +57,8 @@ pub(crate) const LEASES: &str = "
     JOIN builds ON builds.host = wanted.host AND claimed_beat >= wanted.beat AND state = 1
     ORDER BY builds.id";
 
-/// Reads the first builds of each submitter and machine, without a work that is long. The recursion jumps from one submitter to the
-/// next, so that a long queue of one costs nothing.
+/// Reads the first builds of each submitter and machine, without a work that is long. The recursion jumps
+/// from one submitter to the next, so that a long queue of one costs nothing.
 pub(crate) const CANDIDATES: &str = "
     WITH RECURSIVE lanes AS (
         SELECT wanted.machine, first.submitter

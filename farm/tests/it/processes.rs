@@ -11,6 +11,8 @@ use server_tests::{Cluster, wait_until};
 pub(crate) const HOSTS: usize = 3;
 /// The number of coordinators.
 pub(crate) const COORDINATORS: usize = 2;
+/// The seconds of a lease.
+const LEASE: &str = "4";
 
 /// A child that is killed when it is dropped, and when the test ends.
 #[derive(Debug)]
@@ -148,7 +150,13 @@ impl Programs {
         self.coordinators[number] = None;
         let mut command = self.outside.command(env!("CARGO_BIN_EXE_buildhost-farm"));
         command
-            .args(["--db", &self.cluster.url(), "serve", "--lease-seconds", "2"])
+            .args([
+                "--db",
+                &self.cluster.url(),
+                "serve",
+                "--lease-seconds",
+                LEASE,
+            ])
             .args(["--listen", &address(number)])
             .env("RUST_LOG", "off");
         self.coordinators[number] = Some(Killed::start(command));
@@ -159,7 +167,15 @@ impl Programs {
         self.hosts[number] = None;
         let mut command = self.inside[number].command(simulated_host());
         command
-            .args(["--key", &key(number), "--guests", "8", "--disk"])
+            .args([
+                "--key",
+                &key(number),
+                "--guests",
+                "8",
+                "--lease-seconds",
+                LEASE,
+                "--disk",
+            ])
             .arg(self.directory.join(format!("host{number}")))
             .args((0..COORDINATORS).map(|it| format!("http://{}", address(it))));
         self.hosts[number] = Some(Killed::start(command));

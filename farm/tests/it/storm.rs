@@ -8,8 +8,6 @@ use fastrand::Rng;
 
 use super::processes::{COORDINATORS, HOSTS, Programs};
 
-/// The time for which a rate is measured.
-const WINDOW: Duration = Duration::from_secs(2);
 /// The builds that wait, more than are done.
 const BUILDS: i64 = 400_000;
 
@@ -41,7 +39,7 @@ const FAULTS: [(&str, Fault); 6] = [
         let host = rng.usize(0..HOSTS);
         farm.set_link(host, "down");
         // Longer than a lease, so that its builds are rescued.
-        sleep(Duration::from_secs(3));
+        sleep(Duration::from_secs(5));
         farm.set_link(host, "up");
     }),
 ];
@@ -73,10 +71,10 @@ fn kill_in_turn(farm: &mut Programs, rng: &mut Rng) {
     }
 }
 
-/// Returns the builds per second.
-fn rate(farm: &Programs) -> f64 {
+/// Returns the builds per second within some time.
+fn rate(farm: &Programs, window: Duration) -> f64 {
     let (started, before) = (Instant::now(), farm.number(DONE).unwrap());
-    sleep(WINDOW);
+    sleep(window);
     let done = farm.number(DONE).unwrap() - before;
     f64::from(i32::try_from(done).unwrap()) / started.elapsed().as_secs_f64()
 }
@@ -122,14 +120,15 @@ fn check(farm: &Programs) {
 #[ignore = "needs PostgreSQL and network namespaces"]
 fn programs_lose_no_build_in_any_storm() {
     let is_long = std::env::var_os("BUILDHOST_LONG").is_some();
-    let lasts = Duration::from_secs(if is_long { 120 } else { 3 });
+    let [lasts, settle, window] =
+        if is_long { [120, 10, 10] } else { [3, 1, 2] }.map(Duration::from_secs);
     let directory = tempfile::tempdir().unwrap();
     let mut farm = Programs::start(directory.path());
     assert_eq!(farm.number(FILL), Some(BUILDS));
     let mut rng = Rng::new();
     for (what, fault) in FAULTS {
         wait_for_work(&mut farm);
-        let before = rate(&farm);
+        let before = rate(&farm, window);
         let (started, mut rounds) = (Instant::now(), 0);
         while started.elapsed() < lasts {
             fault(&mut farm, &mut rng);
@@ -138,8 +137,9 @@ fn programs_lose_no_build_in_any_storm() {
             sleep(Duration::from_millis(500));
         }
         wait_for_work(&mut farm);
-        sleep(Duration::from_secs(1));
-        let after = rate(&farm);
+        // The leases of what was killed last end first.
+        sleep(settle);
+        let after = rate(&farm, window);
         let percent = 100.0 * after / before;
         println!(
             "{what:<30} {rounds:>4} rounds {before:>6.0}/s before {after:>6.0}/s after {percent:>4.0} %"
