@@ -17,6 +17,7 @@ mod generated_client;
 mod hostile_peers;
 mod install;
 mod invalid_requests;
+mod lighthouse;
 mod logs;
 mod machines;
 mod metrics;

@@ -5,43 +5,12 @@ use std::time::Duration;
 
 use sys::command::{CommandError, prepare, run};
 
-/// The time limit for an installation or a check.
+/// The time limit for a check.
 const LIMIT: Duration = Duration::from_mins(4);
 
 /// Returns the directory of this crate.
 fn own(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// Installs the linters, and returns the directory of their programs.
-fn install() -> PathBuf {
-    let cache = own("../.cache/openapi-linters");
-    std::fs::create_dir_all(&cache).unwrap();
-    let lock = std::fs::read_to_string(own("openapi/package-lock.json")).unwrap();
-    let ready = cache.join("ready");
-    if !std::fs::read_to_string(&ready).is_ok_and(|installed| installed == lock) {
-        let package = std::fs::read_to_string(own("openapi/package.json")).unwrap();
-        tests::write_file(&cache.join("package.json"), &package);
-        tests::write_file(&cache.join("package-lock.json"), &lock);
-        let mut npm = prepare("npm");
-        npm.args([
-            "ci",
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-            "--prefix",
-        ]);
-        run(
-            {
-                npm.arg(&cache);
-                npm
-            },
-            LIMIT,
-        )
-        .unwrap();
-        tests::write_file(&ready, &lock);
-    }
-    cache.join("node_modules/.bin")
 }
 
 /// Checks a description with both linters; a warning is an error.
@@ -63,7 +32,7 @@ mod long {
     #[test]
     #[ignore = "downloads the linters"]
     fn two_linters_find_nothing_in_the_description() {
-        let programs = install();
+        let programs = tests::npm::install("openapi");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("openapi.json");
         tests::write_file(&path, agent::api::OPENAPI);

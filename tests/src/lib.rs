@@ -26,6 +26,7 @@ pub mod image;
 pub mod mount;
 pub mod mutation;
 pub mod net;
+pub mod npm;
 pub mod pr_process;
 pub mod process_status;
 pub mod random;
