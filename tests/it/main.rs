@@ -36,5 +36,6 @@ mod toolchains;
 mod volumes;
 mod web;
 mod web_console;
+mod web_host;
 mod web_machines;
 mod web_sessions;
