@@ -13,6 +13,7 @@ mod controllers;
 mod doctor;
 mod error;
 mod events;
+mod feeds;
 mod files;
 mod layers;
 mod listener;
@@ -191,6 +192,7 @@ fn routes(agent: Arc<AgentState>, auth: Auth, address: Option<SocketAddr>) -> Ro
         .method_not_allowed_fallback(error::unsupported_method)
         .merge(toaster::routes(&agent))
         .merge(web::routes(&agent, &auth))
+        .merge(feeds::routes())
         .layer(Extension(auth))
         .layer(Extension(Arc::new(sign_in)))
         .fallback(error::unknown_route)
@@ -238,6 +240,8 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route("/api/v1/caches/{name}/prune", post(caches::prune))
         .route("/api/v1/controllers", get(controllers::list))
         .route("/api/v1/controllers/{name}/enrol", post(controllers::enrol))
+        .route("/api/v1/feeds", get(feeds::list))
+        .route("/api/v1/feeds/{name}/rebuild", post(feeds::rebuild))
         .route("/api/v1/notify", get(notify::list))
         .route("/api/v1/notify/{name}/test", post(notify::test))
         .route("/api/v1/sign-in-links", post(sign_in::create_link))

@@ -34,8 +34,8 @@ use crate::settings_file::SettingsFile;
 use crate::triggers::controllers;
 use crate::triggers::fs_watch::Watch;
 use crate::triggers::layers;
-use crate::triggers::notifications;
 use crate::triggers::pull;
+use crate::triggers::{feeds, notifications};
 use jobs::{self, build, hold};
 use state::AgentState;
 use state::maintenance;
@@ -219,6 +219,7 @@ fn start_triggers(agent: &Arc<AgentState>, members: controllers::Members) {
     tokio::spawn(pull::run(Arc::clone(agent)));
     tokio::spawn(layers::run(Arc::clone(agent)));
     notifications::run(agent);
+    feeds::run(agent);
     let controllers = controllers::run(Arc::clone(agent), members);
     agent.tasks.spawn(controllers);
 }

@@ -1,6 +1,7 @@
 //! The triggers of work: submissions, schedules, controllers, changed directories, revisions on other hosts.
 
 pub(crate) mod controllers;
+pub mod feeds;
 pub mod fs_watch;
 pub(crate) mod layers;
 pub mod notifications;

@@ -200,6 +200,12 @@ kinds! {
         "results wait for a controller that the settings do not name", "operator: name it again";
     NotificationsLost, "notifications-lost", Warning,
         "notifications of a rule were given up, the last one among them", "operator: correct its settings; `buildhost notify test`";
+    FeedFailing, "feed-failing", Fault,
+        "packages wait for their publication in a feed, or its keys or indexes cannot be used", "operator: correct its section `[[feeds]]`; `buildhost feed rebuild`";
+    FeedIncomplete, "feed-incomplete", Fault,
+        "files that the indexes of a feed name are missing", "operator: `buildhost feed rebuild`";
+    FeedRefused, "feed-refused", Warning,
+        "a feed has refused packages in the last week, whose versions it has with other content", "operator: change the versions";
     HashservUnmatched, "hashserv-unmatched", Warning,
         "nothing matches a pattern or a reporter of the hash equivalence service", "operator: correct the settings";
     OpenSecret, "open-secret", Warning,

@@ -4,6 +4,7 @@
 //! This crate has no access to files, clocks or random numbers. Every function takes
 //! values and returns values, so tests compare values.
 
+pub mod feeds;
 mod guest_tag;
 mod image_key;
 mod load;
@@ -45,9 +46,9 @@ pub use guest_tag::{AuxiliaryTag, CopyTag, GuestTag, NoGuestTag};
 pub use image_key::ImageKey;
 pub use load::Load;
 pub use names::{
-    BuildId, CacheName, ContextName, ControllerName, FileName, LayerName, MachineName, NameError,
-    NotifyName, ProjectName, ReleaseName, ResourceName, Revision, ScheduleName, SecretName, Tag,
-    ToolchainName,
+    BuildId, CacheName, ContextName, ControllerName, FeedName, FileName, LayerName, MachineName,
+    NameError, NotifyName, ProjectName, ReleaseName, ResourceName, Revision, ScheduleName,
+    SecretName, Tag, ToolchainName,
 };
 pub use resource_counts::{ResourceCount, ResourceCountError, ResourceCounts};
 pub use ssh::SshHost;

@@ -257,6 +257,18 @@ name!(
 );
 
 name!(
+    /// The name of a package feed: `main`.
+    FeedName,
+    Grammar {
+        kind: "feed",
+        first: letter_or_digit,
+        first_allowed: "a letter or a digit",
+        punctuation: "._-",
+        length_max: 64,
+    }
+);
+
+name!(
     /// The name of a layer: `meta-oe`.
     LayerName,
     Grammar {

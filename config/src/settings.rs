@@ -6,6 +6,7 @@
 mod builds;
 mod caches;
 mod controllers;
+mod feeds;
 mod guests;
 mod hashserv;
 mod http;
@@ -26,6 +27,7 @@ pub use caches::CacheRules;
 pub use controllers::{
     ControllerKind, ControllerRules, FarmRules, GitlabRules, ImageRule, InteractiveMode,
 };
+pub use feeds::FeedRules;
 pub use guests::{Acceleration, Guests, Uefi, UidRange};
 pub use hashserv::Hashserv;
 pub use http::{Http, Tls, WebMode};
@@ -70,6 +72,8 @@ pub struct Settings {
     pub caches: Vec<CacheRules>,
     /// The controllers whose tasks are built.
     pub controllers: Vec<ControllerRules>,
+    /// The package feeds.
+    pub feeds: Vec<FeedRules>,
     /// The rules for notifications.
     pub notify: Vec<NotifyRules>,
     /// The provenance of builds.
@@ -139,6 +143,7 @@ impl Settings {
             records: builds::records(reader),
             caches: caches::caches(reader),
             controllers: controllers::controllers(reader),
+            feeds: feeds::feeds(reader),
             notify: notify::notify(reader),
             provenance: provenance::provenance(reader),
             pr: pr::pr(reader),
@@ -168,6 +173,9 @@ impl Settings {
         if self.hashserv.database.is_empty() {
             let path = self.paths.state.join("hashserv.sqlite3");
             self.hashserv.database = path.display().to_string();
+        }
+        for feed in &mut self.feeds {
+            feed.complete(&self.paths.state);
         }
         self
     }
@@ -226,7 +234,7 @@ mod tests {
     #[test]
     fn the_example_shows_every_key() {
         // A table of an array has no defaults, so that the example of one is a comment.
-        let mut reader = Reader::new("[[caches]]\n[[controllers]]\n[[notify]]");
+        let mut reader = Reader::new("[[caches]]\n[[controllers]]\n[[feeds]]\n[[notify]]");
         Settings::read(&mut reader);
         for key in reader.known() {
             let leaf = key.rsplit('.').next().unwrap();

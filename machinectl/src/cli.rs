@@ -11,8 +11,8 @@ use crate::options::{FARM_ID, GlobalOptions, HOST_ID};
 use crate::output::{self, Output};
 use crate::program::Program;
 use crate::{
-    build, cache, context, controllers, farm, guest, help, host, layer, machine, manual, notify,
-    project, reach, relay, schedule, secret, systemd, toaster, token, toolchain,
+    build, cache, context, controllers, farm, feed, guest, help, host, layer, machine, manual,
+    notify, project, reach, relay, schedule, secret, systemd, toaster, token, toolchain,
 };
 
 /// Manages machines, their images and toolchains, and the builds on a build host
@@ -54,6 +54,9 @@ enum Command {
     Cache(cache::Command),
     #[command(flatten)]
     Controllers(controllers::Command),
+    /// List, show and rebuild package feeds, from which clients with apt or opkg install
+    #[command(subcommand)]
+    Feed(feed::Command),
     /// List and try the rules for notifications about builds
     #[command(subcommand)]
     Notify(notify::Command),
@@ -207,6 +210,7 @@ fn dispatch(
         Command::Secret(command) => secret::run(command, options, output),
         Command::Cache(command) => cache::run(command, options, output),
         Command::Controllers(command) => controllers::run(command, options, output),
+        Command::Feed(command) => feed::run(command, options, output),
         Command::Notify(command) => notify::run(command, options, output),
         Command::Host(command) => host::run(command, options, output),
         Command::Farm(command) => farm::run(command, &farm::client(options)?, output),

@@ -88,6 +88,9 @@ const BUILDS: &[Entry] = &[
     ("schedule remove", &[SOCKET, JSON, QUIET]),
     ("controllers", &[SOCKET, JSON, LEGEND]),
     ("enrol", &[SOCKET, JSON, QUIET]),
+    ("feed list", &[SOCKET, JSON, LEGEND]),
+    ("feed show", &[SOCKET, JSON]),
+    ("feed rebuild", &[SOCKET, JSON, QUIET]),
     ("notify list", &[SOCKET, JSON, LEGEND]),
     ("notify test", &[SOCKET, JSON, QUIET]),
 ];

@@ -11,6 +11,7 @@ mod context;
 mod controllers;
 mod exit_code;
 mod farm;
+mod feed;
 mod guest;
 mod help;
 mod host;

@@ -37,6 +37,7 @@ mod dry_run;
 mod egress;
 mod escaped_qemu;
 mod farm_hosts;
+mod feeds;
 mod fetch;
 mod flood;
 mod forks;

@@ -39,6 +39,7 @@ const TOKENS: &str = "/api/v1/tokens";
 const TOKEN: &str = "/api/v1/tokens/{name}";
 const CACHE: &str = "/api/v1/caches/{name}";
 const PRUNE: &str = "/api/v1/caches/{name}/prune";
+const FEED: &str = "/api/v1/feeds/{name}/rebuild";
 const NOTIFY: &str = "/api/v1/notify/{name}/test";
 const JSON: &str = "application/json";
 const TRUE: &str = r#"{"command": ["true"]}"#;
@@ -453,6 +454,8 @@ const REQUESTS: &[InvalidRequest] = &[
     ),
     ("DELETE", SCHEDULE, "/api/v1/schedules/..%2Fx", "", "", 400),
     ("POST", RUN, "/api/v1/schedules/..%2Fx/run", "", "", 400),
+    ("POST", FEED, "/api/v1/feeds/..%2Fx/rebuild", "", "", 400),
+    ("POST", FEED, "/api/v1/feeds/x/rebuild", "", "", 404),
     ("POST", NOTIFY, "/api/v1/notify/..%2Fx/test", "", "", 400),
     ("POST", NOTIFY, "/api/v1/notify/x/test", "", "", 404),
     ("POST", REPAIR, "", JSON, "[", 400),

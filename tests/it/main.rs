@@ -12,6 +12,7 @@ mod commands;
 mod completions;
 mod connections;
 mod events;
+mod feeds;
 mod flood;
 mod generated_client;
 mod hostile_peers;

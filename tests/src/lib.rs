@@ -18,6 +18,7 @@ pub mod controller;
 pub mod crash_consistency;
 pub mod farm;
 pub mod fault_injection;
+pub mod feeds;
 pub mod flood;
 pub mod footprint;
 pub mod guest_files;

@@ -7,6 +7,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::time::SystemTime;
 
 use tempfile::{Builder, NamedTempFile};
 
@@ -33,14 +34,15 @@ impl Disk {
             .create(path)
     }
 
-    /// Creates a file.
-    pub(crate) fn put(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+    /// Creates a file that was changed at `changed`.
+    pub(crate) fn put(&self, path: &Path, content: &[u8], changed: SystemTime) -> io::Result<()> {
         self.burn()?;
         let mut file = File::create_new(path)?;
         // A crash here leaves a part of the file.
         self.burn()?;
         file.write_all(content)?;
         file.set_permissions(Permissions::from_mode(FILE))?;
+        file.set_modified(changed)?;
         file.sync_all()
     }
 

@@ -29,6 +29,8 @@ pub struct State {
     pub generation: u64,
     /// The time at which it was published.
     pub published: Timestamp,
+    /// The time of change of its files. Each generation has a later second, because clients compare seconds.
+    pub changed: Timestamp,
     /// The fingerprints of the keys that signed it.
     pub keys: Vec<String>,
     /// The packages, sorted by identity.
@@ -65,12 +67,24 @@ impl State {
             format: FORMAT,
             generation: 0,
             published: now,
+            changed: Timestamp::UNIX_EPOCH,
             keys: Vec::new(),
             entries: Vec::new(),
             retired_packages: BTreeMap::new(),
             retired_indexes: BTreeMap::new(),
             refused: Vec::new(),
         }
+    }
+
+    /// Begins the next generation.
+    pub fn advance(&mut self, keys: Vec<String>, now: Timestamp) {
+        let second = Duration::from_secs(1);
+        let later = self.changed.saturating_add(second).unwrap_or(now);
+        self.generation += 1;
+        self.published = now;
+        self.changed = later.max(now);
+        self.keys = keys;
+        self.forget_packages(now);
     }
 
     /// Adds a package. Returns the reason if there is one with its identity and other content.

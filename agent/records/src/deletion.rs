@@ -122,6 +122,7 @@ fn delete(transaction: &Transaction<'_>, id: BuildId) -> rusqlite::Result<Deleti
     let deletion = check_deletable(transaction, id)?;
     if deletion == Deletion::Done {
         transaction.execute("DELETE FROM builds WHERE id = ?1", [key(id)])?;
+        transaction.execute("DELETE FROM feed_builds WHERE build = ?1", [key(id)])?;
         transaction.execute("INSERT OR IGNORE INTO removed VALUES (?1)", [key(id)])?;
     }
     Ok(deletion)

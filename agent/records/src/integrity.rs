@@ -199,7 +199,7 @@ mod tests {
         let database = Database::new(&path, Connection::open(&path).unwrap());
         let health = Records {
             database,
-            notify_rules: std::sync::Arc::from([]),
+            end_rules: std::sync::Arc::default(),
             telemetry: Telemetry::default(),
         }
         .check_integrity();

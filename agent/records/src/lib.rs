@@ -22,6 +22,7 @@ mod updates;
 mod deletion;
 mod durations;
 mod failing;
+mod feeds;
 mod finished;
 mod integrity;
 mod leases;
@@ -33,7 +34,7 @@ mod schedules;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use config::settings::NotifyRules;
+use config::settings::{FeedRules, NotifyRules};
 use config::task::{Digest, Source};
 use config::{BuildId, MachineName, ToolchainName};
 use rusqlite::Connection;
@@ -45,6 +46,7 @@ use migrations::MIGRATIONS;
 pub use concluded::read_concluded;
 pub use deletion::{Deletion, Summary};
 pub use durations::EarlierDurations;
+pub use feeds::{FeedCounts, WaitingPublication};
 pub use finished::FinishedBuild;
 pub use idempotency::{IdempotencyKey, Submitted};
 pub use integrity::Integrity;
@@ -100,10 +102,26 @@ pub enum RecordsError {
 pub struct Records {
     database: Database,
     telemetry: Telemetry,
-    notify_rules: Arc<[NotifyRules]>,
+    end_rules: Arc<EndRules>,
+}
+
+/// The rules about the ends of builds, which the records follow in the transaction of an end.
+#[derive(Debug, Clone, Default)]
+pub struct EndRules {
+    /// The rules for notifications.
+    pub notify: Vec<NotifyRules>,
+    /// The package feeds.
+    pub feeds: Vec<FeedRules>,
 }
 
 impl Records {
+    /// Returns the records that follow these rules at the ends of builds.
+    #[must_use]
+    pub fn with_end_rules(mut self, rules: EndRules) -> Self {
+        self.end_rules = Arc::new(rules);
+        self
+    }
+
     /// Opens the file, creates it if missing, and migrates it to the newest version. Changes
     /// are published through `telemetry`.
     ///
@@ -134,7 +152,7 @@ impl Records {
         Ok(Self {
             database: Database::new(path, connection),
             telemetry,
-            notify_rules: Arc::from([]),
+            end_rules: Arc::default(),
         })
     }
 

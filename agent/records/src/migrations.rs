@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 20] = [
-    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18, v19, v20,
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 21] = [
+    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18, v19, v20, v21,
 ];
 
 /// Migrates a database of version `from` to the newest in one transaction.
@@ -273,6 +273,19 @@ fn v20(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             package TEXT NOT NULL,
             state   TEXT NOT NULL,
             PRIMARY KEY (rule, machine, package)
+         ) STRICT, WITHOUT ROWID;",
+    )
+}
+
+/// Adds the builds whose packages feeds publish.
+fn v21(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE feed_builds (
+            feed     TEXT NOT NULL,
+            build    INTEGER NOT NULL,
+            failures INTEGER NOT NULL DEFAULT 0,
+            failure  TEXT NOT NULL DEFAULT '',
+            PRIMARY KEY (feed, build)
          ) STRICT, WITHOUT ROWID;",
     )
 }

@@ -2,8 +2,6 @@
 //! is to be told about it are recorded in one transaction, so that each end is told of exactly as the
 //! rules say, however often the agent is killed.
 
-use std::sync::Arc;
-
 use config::NotifyName;
 use config::builds::Build;
 use config::notify::{Notice, NoticeData, PackageState, decide, verdict};
@@ -59,13 +57,6 @@ pub struct NotifyCounts {
 }
 
 impl Records {
-    /// Returns the records whose ends of builds are told by these rules.
-    #[must_use]
-    pub fn with_notify_rules(mut self, rules: &[NotifyRules]) -> Self {
-        self.notify_rules = Arc::from(rules);
-        self
-    }
-
     /// Returns the oldest notification of a rule that waits.
     ///
     /// # Errors

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use config::builds::{Build, Progress, Request, Submitter, Typist};
-use config::settings::NotifyRules;
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::rows::{self, json, key, read};
-use super::{Records, RecordsError, concluded, notifications, task};
+use super::{EndRules, Records, RecordsError, concluded, feeds, notifications, task};
 
 /// The largest number of recorded typists of a build: one is enough for its level.
 const TYPISTS_MAX: u32 = 100;
@@ -38,7 +37,7 @@ impl Records {
         let insert = self.database.write(move |transaction| {
             let insert = |mut copy: Build| {
                 copy.id = rows::insert(transaction, &copy)?;
-                save(transaction, &[], &copy)?;
+                save(transaction, &EndRules::default(), &copy)?;
                 copy.saves += 1;
                 Ok(copy)
             };
@@ -62,7 +61,7 @@ impl Records {
     /// nothing is changed.
     pub async fn save(&self, build: &mut Build) -> Result<(), RecordsError> {
         let id = build.id;
-        let (saved, rules) = (build.clone(), Arc::clone(&self.notify_rules));
+        let (saved, rules) = (build.clone(), Arc::clone(&self.end_rules));
         let save = self
             .database
             .write(move |transaction| save(transaction, &rules, &saved));
@@ -82,7 +81,7 @@ impl Records {
         id: BuildId,
         change: impl FnOnce(&mut Build) -> bool + Send + 'static,
     ) -> Result<Option<(Build, bool)>, RecordsError> {
-        let rules = Arc::clone(&self.notify_rules);
+        let rules = Arc::clone(&self.end_rules);
         let changed = self.database.write(move |transaction| {
             let sql = "SELECT * FROM builds WHERE id = ?1";
             let found = transaction.query_row(sql, [key(id)], read).optional()?;
@@ -182,21 +181,19 @@ impl Records {
     }
 }
 
-/// Saves a build, and records what the rules for notifications say about its end. Returns `false` if
-/// the record was saved or deleted since it was read.
-fn save(
-    transaction: &Transaction<'_>,
-    rules: &[NotifyRules],
-    build: &Build,
-) -> rusqlite::Result<bool> {
-    let ending = if rules.is_empty() || build.outcome.is_none() {
+/// Saves a build, and records what is to be told and published about its end. Returns `false` if the
+/// record was saved or deleted since it was read.
+fn save(transaction: &Transaction<'_>, rules: &EndRules, build: &Build) -> rusqlite::Result<bool> {
+    let has_rules = !rules.notify.is_empty() || !rules.feeds.is_empty();
+    let ending = if !has_rules || build.outcome.is_none() {
         None
     } else {
         notifications::unfinished(transaction, build)?
     };
     let is_saved = rows::update(transaction, build)?;
     if let Some(is_canceled) = ending.filter(|_| is_saved) {
-        notifications::record_end(transaction, rules, build, is_canceled)?;
+        notifications::record_end(transaction, &rules.notify, build, is_canceled)?;
+        feeds::record_end(transaction, &rules.feeds, build)?;
     }
     if is_saved {
         concluded::forget(transaction, build)?;

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use config::builds::Build;
+use config::feeds::FeedStatus;
 use config::pressure::PressureKind;
 use config::settings::Settings;
 use config::{ControllerName, MIB};
@@ -19,7 +20,7 @@ use sys::blocking::blocking;
 use telemetry::metrics::{Admission, HostGauges};
 
 use super::error::ApiError;
-use crate::triggers::notifications;
+use crate::triggers::{feeds, notifications};
 use state::AgentState;
 
 /// Returns the metrics, in the format that the header `Accept` prefers.
@@ -30,12 +31,20 @@ pub(super) async fn show(
     let unfinished = agent.records.unfinished().await?;
     let leases = agent.records.open_leases().await?;
     let rules = notifications::describe(&agent).await?;
+    let feeds = feeds::describe(&agent).await?;
+    let feeds: Vec<_> = feeds.iter().map(packages_of).collect();
     let notified: Vec<_> = rules
         .iter()
         .map(|it| (it.name.to_string(), it.waiting as usize))
         .collect();
-    let texts = blocking(move || texts(&agent, &unfinished, &leases, &notified)).await;
+    let texts = blocking(move || texts(&agent, &unfinished, &leases, &notified, &feeds)).await;
     Ok(metrics_format::respond(&headers, &texts))
+}
+
+/// Returns the name of a feed, the builds that wait for their publication, and its packages.
+fn packages_of(feed: &FeedStatus) -> (String, usize, usize) {
+    let packages = feed.repositories.iter().map(|it| it.debs + it.ipks).sum();
+    (feed.name.to_string(), feed.waiting as usize, packages)
 }
 
 /// Returns the metrics of the agent and its services.
@@ -44,6 +53,7 @@ fn texts(
     unfinished: &[Build],
     leases: &[(Lease, Build)],
     notifications: &[(String, usize)],
+    feeds: &[(String, usize, usize)],
 ) -> Vec<String> {
     let (status, queue) = (agent.status(), agent.queue_snapshot());
     let jobs = agent.jobs.running();
@@ -63,6 +73,7 @@ fn texts(
         pressure: &host_pressure(agent),
         reports: &reports(&agent.settings(), leases),
         notifications,
+        feeds,
     });
     texts.extend(agent.bitbake.metrics());
     texts

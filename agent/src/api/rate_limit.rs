@@ -75,7 +75,10 @@ pub(super) async fn rate_limit(
     request: Request,
     next: Next,
 ) -> Response {
+    // apt asks for each package by itself and does not wait; a file costs less than its connection.
+    let is_file = request.uri().path().starts_with("/feed/");
     if let Peer::Remote(address) = peer
+        && !is_file
         && let Err(wait) = limiter.take(address, Instant::now())
     {
         return ApiError::too_many_requests(wait).into_response();

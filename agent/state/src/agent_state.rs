@@ -12,7 +12,7 @@ use config::settings::{CurrentSettings, Settings};
 use config::{BuildId, CopyTag, GuestTag, ScheduleName};
 use guest::Uids;
 use parking_lot::Mutex;
-use records::Records;
+use records::{EndRules, Records};
 use secrets::SecretStore;
 use session::console::ConsoleRegistry;
 use session::{BitBakeServices, GuestServices};
@@ -147,7 +147,10 @@ impl AgentState {
             current_settings,
             volumes,
             toolchains,
-            records: records.with_notify_rules(&settings.notify),
+            records: records.with_end_rules(EndRules {
+                notify: settings.notify.clone(),
+                feeds: settings.feeds.clone(),
+            }),
             secrets: SecretStore::new(&paths.secrets()),
             catalog: Catalog::new(&paths.layers()),
             mirrors: Mirrors::new(&paths.mirrors(), policy),

@@ -349,6 +349,19 @@ impl Build {
         self.controller.iter().flat_map(|task| &task.auxiliaries)
     }
 
+    /// Returns true if anything but the request may have influenced the build: a person at its guest, the
+    /// guest that it was copied from, or a revision on trial.
+    pub fn is_influenced(&self) -> bool {
+        let has_left_trial = |run: &TrialRun| {
+            let result = run.result.as_ref();
+            result.is_some_and(|result| *result != TrialResult::Succeeded)
+        };
+        self.forked_from.is_some()
+            || self.trial.as_ref().is_some_and(|run| !has_left_trial(run))
+            || self.interactive.breakpoint.is_some()
+            || !self.typists.is_empty()
+    }
+
     /// Returns the attempt on a revision on trial while it has no result.
     pub fn running_trial(&self) -> Option<&TrialRun> {
         self.trial.as_ref().filter(|it| it.result.is_none())

@@ -70,6 +70,7 @@ impl Settings {
             builds: changes.apply("builds", &self.builds, new.builds),
             records: changes.apply("records", &self.records, new.records),
             caches: changes.keep("caches", &self.caches, &new.caches),
+            feeds: changes.keep("feeds", &self.feeds, &new.feeds),
             notify: changes.keep("notify", &self.notify, &new.notify),
             provenance: changes.apply("provenance", &self.provenance, new.provenance),
             pr: changes.keep("pr", &self.pr, &new.pr),

@@ -13,6 +13,7 @@ mod endpoint;
 mod error;
 mod exec;
 mod farm;
+mod feeds;
 mod http;
 mod layers;
 mod machines;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 
@@ -29,10 +30,7 @@ impl Repository {
         keys: &[FeedKey],
         now: Timestamp,
     ) -> Result<u64, RepositoryError> {
-        state.generation += 1;
-        state.published = now;
-        state.keys = keys.iter().map(FeedKey::fingerprint).collect();
-        state.forget_packages(now);
+        state.advance(keys.iter().map(FeedKey::fingerprint).collect(), now);
         let Content { mut files, by_hash } = self.content(&state, keys, now)?;
         let current: BTreeSet<_> = by_hash.iter().map(|(path, _)| path.clone()).collect();
         let mut act = || {
@@ -44,7 +42,7 @@ impl Repository {
                 content: text,
             });
             let directory = self.generation(state.generation);
-            self.write(&directory, &files, &by_hash, &kept)?;
+            self.write(&directory, &files, &by_hash, &kept, state.changed.into())?;
             self.disk
                 .sync_directory(&self.directory.join(GENERATIONS))?;
             let target = format!("{GENERATIONS}/{}", state.generation);
@@ -125,6 +123,7 @@ impl Repository {
         files: &[IndexFile],
         by_hash: &[(String, String)],
         kept: &BTreeSet<String>,
+        changed: SystemTime,
     ) -> io::Result<()> {
         // A crash may have left a part of it.
         self.disk.remove_directory(directory)?;
@@ -140,7 +139,7 @@ impl Repository {
             self.disk.create_directories(directory)?;
         }
         for IndexFile { path, content } in files {
-            self.disk.put(&directory.join(path), content)?;
+            self.disk.put(&directory.join(path), content, changed)?;
         }
         for (name, path) in by_hash {
             // Two indexes may be equal: both empty.

@@ -35,11 +35,7 @@ fn decide(settings: &Hashserv, build: &Build) -> Option<HashservMode> {
         return None;
     }
     let is_trusted = settings.reporters.contains(&build.submitter);
-    let is_influenced = build.forked_from.is_some()
-        || build.running_trial().is_some()
-        || build.interactive.breakpoint.is_some()
-        || !build.typists.is_empty();
-    if is_trusted && !is_influenced && !settings.read_only {
+    if is_trusted && !build.is_influenced() && !settings.read_only {
         Some(HashservMode::Report)
     } else {
         Some(HashservMode::Read)

@@ -7,13 +7,17 @@ use config::task::Outcome;
 use telemetry::Telemetry;
 
 use super::*;
+use crate::EndRules;
 
 fn open(directory: &std::path::Path, on: &str) -> Records {
     let text = format!("[[notify]]\nname = \"team\"\nmail = [\"root\"]\non = \"{on}\"\n");
     let rules = Settings::parse(&text).unwrap().notify;
     let path = directory.join("records.sqlite3");
     let records = Records::open(&path, Telemetry::default()).unwrap();
-    records.with_notify_rules(&rules)
+    records.with_end_rules(EndRules {
+        notify: rules,
+        ..EndRules::default()
+    })
 }
 
 async fn end(records: &Records, outcome: Outcome) -> Build {

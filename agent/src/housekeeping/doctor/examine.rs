@@ -2,6 +2,7 @@
 
 mod caches;
 mod controllers;
+mod feeds;
 mod settings;
 
 use config::builds::State;
@@ -33,6 +34,7 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
     examination.sources();
     examination.caches();
     examination.controllers();
+    examination.feeds();
     examination.hashserv();
     examination.settings();
     examination.found

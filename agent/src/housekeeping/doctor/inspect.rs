@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use config::builds::Readiness;
 use config::doctor::Cleaning;
+use config::feeds::FeedStatus;
 use config::layout::Entry;
 use config::machine::Firmware;
 use config::pressure::Pressure;
@@ -23,6 +24,7 @@ use config::task::{Digest, RESULT};
 use config::{BuildId, MachineName, ScheduleName, ToolchainName};
 use guest::network;
 use guest::{GuestError, cgroup, check_firmware};
+use jiff::Timestamp;
 use planner::Action;
 use records::Integrity;
 use session::guests_directory;
@@ -33,7 +35,11 @@ use tracing::warn;
 use super::inventory::network_tag;
 use super::{Group, Guest, Inventory, Network, Recorded, Records};
 use crate::scheduler::{self, pressure};
+use crate::triggers;
 use state::AgentState;
+
+/// The time for which a refused package is reported, in hours.
+const REFUSED_HOURS: i64 = 7 * 24;
 
 /// The age from which an unused source is reported.
 const SOURCE_AGE_MAX: Duration = Duration::from_hours(24);
@@ -71,11 +77,23 @@ pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
         .filter(|it| it.given_up > 0 && !it.failure.is_empty())
         .map(|it| (it.rule, it.given_up, it.failure))
         .collect();
+    inventory.feeds = feeds(agent).await;
     let ready = ready_before
         .into_keys()
         .chain(agent.ready.images().into_keys());
     inventory.ready.extend(ready);
     Ok(inventory)
+}
+
+/// Returns the feeds, with the packages that were refused recently.
+async fn feeds(agent: &AgentState) -> Vec<FeedStatus> {
+    let now = Timestamp::now();
+    let mut feeds = triggers::feeds::describe(agent).await.unwrap_or_default();
+    for repository in feeds.iter_mut().flat_map(|feed| &mut feed.repositories) {
+        let is_recent = |at| now.duration_since(at).as_hours() < REFUSED_HOURS;
+        repository.refused.retain(|refused| is_recent(refused.at));
+    }
+    feeds
 }
 
 /// Reads everything but the running jobs and the schedules. Blocks.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use config::builds::State;
+use config::feeds::FeedStatus;
 use config::pressure::Pressure;
 use config::{
     BuildId, CacheName, ControllerName, CopyTag, GuestTag, MachineName, ResourceName, ScheduleName,
@@ -74,6 +75,8 @@ pub struct Inventory {
     /// The rules whose last notification was given up or fails after others were, each with the
     /// number of those and the failure.
     pub lost_notifications: Vec<(String, u32, String)>,
+    /// The package feeds.
+    pub feeds: Vec<FeedStatus>,
     /// The controllers.
     pub controllers: Vec<ControllerFacts>,
     /// The controllers that the settings do not name, each with the number of its open leases.

@@ -36,6 +36,8 @@ pub struct HostGauges<'h> {
     pub reports: &'h [(String, usize)],
     /// The number of notifications of each rule that wait.
     pub notifications: &'h [(String, usize)],
+    /// The feeds: the name, the builds that wait for their publication, and the packages.
+    pub feeds: &'h [(String, usize, usize)],
 }
 
 /// The resources that admission hands out: what guests have, and what there is.
@@ -75,6 +77,8 @@ pub(super) struct AgentGauges {
     pressure_high: Gauges,
     reports: Gauges,
     notifications: Gauges,
+    feeds: Gauges,
+    feed_packages: Gauges,
 }
 
 impl AgentGauges {
@@ -125,6 +129,14 @@ impl AgentGauges {
                 "notifications_waiting",
                 "Notifications that wait for delivery",
             ),
+            feeds: add(
+                "feed_builds_waiting",
+                "Builds whose packages wait for their publication in a feed",
+            ),
+            feed_packages: add(
+                "feed_packages",
+                "Packages in the indexes of a feed, with all versions",
+            ),
             registry,
         }
     }
@@ -161,6 +173,13 @@ impl AgentGauges {
         for (rule, count) in host.notifications {
             let labels = vec![("rule", rule.clone())];
             set(&self.notifications, &labels, *count as f64);
+        }
+        self.feeds.clear();
+        self.feed_packages.clear();
+        for (feed, waiting, packages) in host.feeds {
+            let labels = vec![("feed", feed.clone())];
+            set(&self.feeds, &labels, *waiting as f64);
+            set(&self.feed_packages, &labels, *packages as f64);
         }
         // A controller may have left the settings.
         self.reports.clear();
