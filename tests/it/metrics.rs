@@ -29,7 +29,8 @@ fn metric_names(text: &str) -> BTreeSet<String> {
 /// Returns a host whose metrics all have samples.
 fn host_with_history() -> ApiHost {
     let host = ApiHost::new(
-        "[[controllers]]\nname = \"ci\"\nurl = \"http://localhost/\"\ntoolchain_version = \"1.0\"\n",
+        "[[controllers]]\nname = \"ci\"\nurl = \"http://localhost/\"\ntoolchain_version = \"1.0\"\n\
+         [[notify]]\nname = \"team\"\nmail = [\"root\"]\n[[feeds]]\nname = \"main\"\nkeys = [\"/none\"]\n",
     );
     let records = &host.host.records;
     let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
