@@ -59,6 +59,7 @@ mod load;
 mod manifest_formats;
 mod manual_changes;
 mod messages;
+mod notifications;
 mod packagers;
 mod power_cut;
 mod project_bisect;

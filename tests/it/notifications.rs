@@ -1,7 +1,7 @@
 //! Notifications by a webhook whose server misbehaves.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -10,19 +10,12 @@ use config::task::Outcome;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tests::api_host::ApiHost;
+use tests::webhooks::{HangingWebhook, Received, read};
 
 use super::openapi::check;
 
 /// The time limit for a request of the agent.
 const LIMIT: Duration = Duration::from_mins(2);
-
-/// A request that the server got.
-#[derive(Debug)]
-struct Received {
-    id: String,
-    signature: Option<String>,
-    body: Value,
-}
 
 /// Serves requests with these answers, one connection for each; an empty one is lost.
 fn serve(answers: &'static [&'static str]) -> (String, Receiver<Received>) {
@@ -43,34 +36,6 @@ fn serve(answers: &'static [&'static str]) -> (String, Receiver<Received>) {
         }
     });
     (url, received)
-}
-
-fn read(stream: &TcpStream) -> Received {
-    let mut reader = BufReader::new(stream);
-    let (mut id, mut signature, mut length) = (String::new(), None, 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        let Some((name, value)) = line.trim().split_once(": ") else {
-            if line.trim().is_empty() {
-                break;
-            }
-            continue;
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "webhook-id" => value.clone_into(&mut id),
-            "webhook-signature" => signature = Some(value.to_owned()),
-            "content-length" => length = value.parse().unwrap(),
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    Received {
-        id,
-        signature,
-        body: serde_json::from_slice(&body).unwrap(),
-    }
 }
 
 fn end_build(host: &ApiHost, outcome: Outcome) {
@@ -162,4 +127,39 @@ fn a_test_tells_the_answer_and_follows_no_redirection() {
     assert!(refusal.contains("redirection"), "{refusal}");
     assert_eq!(state(&host)["waiting"], 0);
     assert_eq!(test("other")["status"], 404);
+}
+
+#[test]
+fn a_recipient_that_hangs_delays_neither_builds_nor_other_recipients() {
+    let hanging = HangingWebhook::start();
+    let (url, received) = serve(&["200 OK"; 5]);
+    let more = format!(
+        "on = \"always\"\nrequest_seconds_max = 600\n[[notify]]\nname = \"other\"\nwebhook = \"{url}\"\non = \"always\"\n"
+    );
+    let host = host(hanging.url(), &more);
+    let guard = host.runtime.enter();
+    agent::triggers::notifications::run(&host.host);
+    drop(guard);
+    end_build(&host, Outcome::Success);
+    let id = hanging.next_id();
+    for _ in 0..4 {
+        // The end of a build waits for no recipient: the request before it is still open.
+        end_build(&host, Outcome::Success);
+    }
+    let ids: Vec<_> = (0..5)
+        .map(|_| received.recv_timeout(LIMIT).unwrap().id)
+        .collect();
+    assert_eq!(
+        ids.iter().collect::<std::collections::BTreeSet<_>>().len(),
+        5
+    );
+    assert_eq!(
+        state(&host)["waiting"],
+        5,
+        "the first rule waits for its recipient"
+    );
+    hanging.answer();
+    tests::wait_until("all are delivered", || state(&host)["waiting"] == 0);
+    let rest: Vec<_> = (0..4).map(|_| hanging.next_id()).collect();
+    assert!(!rest.contains(&id), "the first one was accepted");
 }
