@@ -170,7 +170,10 @@ impl Repository {
     ) -> Result<Published, RepositoryError> {
         let _lock = self.lock()?;
         let before = self.state()?;
-        let mut state = before.clone().unwrap_or_else(|| State::new(now));
+        let mut state = match before.clone() {
+            Some(state) => state,
+            None => self.adopt(now)?,
+        };
         let mut published = Published::default();
         for addition in additions {
             let (name, build) = (addition.name.clone(), addition.build);
@@ -258,6 +261,20 @@ impl Repository {
             .iter()
             .map(FeedKey::fingerprint)
             .eq(state.keys.iter().cloned())
+    }
+
+    /// Returns the state of a repository without a current generation: its first publication was cut, or the
+    /// link was lost. Its packages are kept.
+    fn adopt(&self, now: Timestamp) -> Result<State, RepositoryError> {
+        let mut state = State::new(now);
+        state.generation = self.newest_generation()?;
+        for path in sweep::packages(&self.directory).map_err(|source| self.io(source))? {
+            // One that cannot be read is no package of a feed.
+            if let Ok(entry) = self.read_again(&path, None, now) {
+                let _ = state.add(entry);
+            }
+        }
+        Ok(state)
     }
 
     /// Adds a package to the state, and its file to the pool. Returns its path if it is new, or the

@@ -190,6 +190,18 @@ fn a_rebuild_finds_lost_and_changed_packages_and_signs_with_new_keys() {
 }
 
 #[test]
+fn packages_outlive_the_loss_of_the_current_generation() {
+    let bench = Bench::new();
+    bench.publish(&["1.0", "2.0"], 0);
+    std::fs::remove_file(bench.root().join(CURRENT)).unwrap();
+    let published = bench.publish(&[], 1);
+    assert_eq!(
+        (published.generation, consistent(&bench.root())),
+        (2, vec!["1.0".into(), "2.0".into()])
+    );
+}
+
+#[test]
 fn a_crash_at_any_change_leaves_the_old_or_the_new_indexes() {
     let mut count = 0;
     for fuse in 0.. {
