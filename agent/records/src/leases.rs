@@ -144,6 +144,24 @@ impl Records {
         lease.await
     }
 
+    /// Returns the build of a session; `None` if it was deleted or never made.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub async fn build_of_session(
+        &self,
+        controller: ControllerName,
+        session: String,
+    ) -> Result<Option<BuildId>, RecordsError> {
+        let build = self.database.read(move |connection| {
+            let sql = "SELECT build FROM leases WHERE controller = ?1 AND session = ?2";
+            let mut select = connection.prepare_cached(sql)?;
+            let found = select.query_row([controller.as_str(), &session], |row| row.get(0));
+            Ok(found.optional()?.map(read_key))
+        });
+        build.await
+    }
+
     /// Records that a part of the report has reached the controller.
     ///
     /// # Errors

@@ -52,7 +52,8 @@ pub struct PollAnswer {
     pub id: PollId,
     /// The leases.
     pub leases: Vec<Grant>,
-    /// The revisions that the farm has published of the host's machines.
+    /// The revisions that the farm has published, also of machines that the host does not have. It fetches
+    /// those that its settings permit.
     pub published: BTreeMap<MachineName, Revision>,
     /// The transfers that coordinators wait for. An answer may repeat them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -144,7 +144,7 @@ pub enum Answer {
         beat: u64,
         /// The leases of the host.
         leases: Vec<Grant>,
-        /// The revisions of its machines that the farm has published.
+        /// The revisions that the farm has published.
         published: BTreeMap<MachineName, Revision>,
         /// True if no build is placed there.
         drained: bool,

@@ -185,14 +185,10 @@ impl Tables {
         record.beat += 1;
         record.offer = offer;
         let record = &self.hosts[&host];
-        let machines = record.offer.machines.keys();
-        let published = machines
-            .filter_map(|machine| Some((machine.clone(), *self.published.get(machine)?)))
-            .collect();
         Answer::Beaten {
             beat: record.beat,
             leases: self.leases_of(host),
-            published,
+            published: self.published.clone(),
             drained: record.drained,
         }
     }

@@ -37,22 +37,19 @@ impl Store {
         let raised: BTreeMap<_, _> = raised.collect();
         let mut leases = self.leases(connection, &raised).await?;
         let published = connection.query(sql::PUBLISHED, &[]).await?;
-        let published: Vec<(MachineName, Revision)> = published
+        let published: BTreeMap<MachineName, Revision> = published
             .iter()
             .map(|row| Ok((parsed("machines", 0, row.get(0))?, Revision(number(row, 1)))))
             .collect::<Result<_, StoreError>>()?;
-        let answers = beats.iter().map(|(host, offer)| {
+        let answers = beats.iter().map(|(host, _)| {
             let Some(Raised { beat, drained }) = raised.get(host) else {
                 return Answer::NotFound;
             };
-            let own = published
-                .iter()
-                .filter(|(machine, _)| offer.machines.contains_key(machine));
             Answer::Beaten {
                 beat: *beat,
                 drained: *drained,
                 leases: leases.remove(host).unwrap_or_default(),
-                published: own.cloned().collect(),
+                published: published.clone(),
             }
         });
         Ok(answers.collect())

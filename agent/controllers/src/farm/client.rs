@@ -76,7 +76,7 @@ struct Fault {
 /// A client of one farm.
 #[derive(Debug)]
 pub struct Client {
-    http: Http,
+    pub(super) http: Http,
     urls: Vec<String>,
     current: AtomicUsize,
 }
@@ -241,7 +241,11 @@ impl Client {
     }
 
     /// Sends a request. After a failure that another coordinator may not have, that is asked next.
-    async fn send(&self, url: &str, request: RequestBuilder) -> Result<Response, FarmError> {
+    pub(super) async fn send(
+        &self,
+        url: &str,
+        request: RequestBuilder,
+    ) -> Result<Response, FarmError> {
         let response = match request.send().await {
             Ok(response) => response,
             // The address may have a password.
@@ -269,7 +273,7 @@ impl Client {
         }
     }
 
-    fn unavailable(&self, url: &str, reason: String) -> FarmError {
+    pub(super) fn unavailable(&self, url: &str, reason: String) -> FarmError {
         // Only from the one that failed, so that two failures at once do not return to it.
         let current = self.current.load(Ordering::Relaxed);
         if self.urls.get(current).is_some_and(|it| it == url) {
@@ -285,7 +289,7 @@ impl Client {
 
 const CONFLICT: u16 = StatusCode::CONFLICT.as_u16();
 
-fn with_key(request: RequestBuilder, key: &FarmKey) -> RequestBuilder {
+pub(super) fn with_key(request: RequestBuilder, key: &FarmKey) -> RequestBuilder {
     request.bearer_auth(key.reveal())
 }
 
@@ -306,7 +310,7 @@ async fn read(mut response: Response) -> Result<Vec<u8>, String> {
 }
 
 /// Returns the sentence about a refusal.
-async fn refusal(response: Response) -> String {
+pub(super) async fn refusal(response: Response) -> String {
     let status = response.status();
     let bytes = read(response).await.unwrap_or_default();
     let text = serde_json::from_slice(&bytes).map_or_else(

@@ -9,6 +9,7 @@ mod enrol;
 mod lease;
 mod offer;
 mod recovery;
+mod transfers;
 
 use std::error::Error;
 use std::path::PathBuf;

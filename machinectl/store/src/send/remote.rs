@@ -183,7 +183,7 @@ enum Peer {
     /// A program on another host, started by ssh. Its standard output is the answer: ssh ends if nobody
     /// reads it.
     Program(Running, RemoteHost),
-    /// A connection that somebody else has opened.
+    /// A connection that the caller has opened.
     Connection(UnixStream),
 }
 

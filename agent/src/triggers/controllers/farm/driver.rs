@@ -4,27 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::BuildId;
 use config::task::Outcome;
+use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Settled};
 use farm_core::host::{Effect, HostAgent, Input};
-use farm_core::messages::{Poll, PollId, Report};
-use farm_core::{Lease, Moment, Offer, Requirements, Terms};
+use farm_core::messages::{Poll, PollAnswer, PollId, Report};
+use farm_core::{Lease, Moment, Offer, Requirements, Revision, Terms};
 use planner::Observed;
 use state::{AgentState, LeaseEnd};
 use telemetry::metrics::RequestResult;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::super::draw;
 use super::lease::{End, end};
-use super::{Failure, Farm, builds, note_answer, note_failure, offer, recovery};
+use super::transfers::Begun;
+use super::{Failure, Farm, builds, note_answer, note_failure, offer, recovery, transfers};
 
 /// The longest time between two looks at the builds.
 const LOOK: Duration = Duration::from_millis(300);
 /// The time for which a granted build may wait in the queue of this host. Then others get it.
 const WAIT_MAX: Duration = Duration::from_mins(10);
+
+/// The pause before a revision that has not arrived is fetched again.
+const FETCH_PAUSE: Duration = Duration::from_secs(5);
 
 /// An event, or the end of a request that matters to the driver itself.
 enum Event {
@@ -66,6 +70,7 @@ pub(super) struct Driver {
     observed: Arc<Observed>,
     /// The answers with which leases are settled.
     answers: BTreeMap<Lease, String>,
+    begun: Begun,
     sender: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
 }
@@ -112,6 +117,7 @@ impl Driver {
             offered: Offer::default(),
             observed: Arc::default(),
             answers: BTreeMap::new(),
+            begun: Begun::default(),
             sender,
             events,
         };
@@ -154,7 +160,7 @@ impl Driver {
             Event::Input(Input::Answered(answer)) => {
                 let canceled = answer.leases.iter().filter(|it| it.canceled);
                 self.canceled.extend(canceled.map(|it| it.lease));
-                vec![Input::Answered(answer)]
+                vec![Input::Answered(self.accept(answer))]
             }
             Event::Input(input) => vec![input],
             Event::Submitted(lease, build) => {
@@ -257,12 +263,36 @@ impl Driver {
             Effect::Report(report) => self.report(report),
             Effect::Release(lease) => self.release(lease),
             Effect::Forget(lease) => self.forget(lease).await,
-            Effect::Fetch(machine, revision) => {
-                let revision = revision.0;
-                debug!(%machine, revision, "the farm has a newer revision than this host");
-                self.give(Input::NotFetched(machine));
-            }
+            Effect::Fetch(machine, revision) => self.fetch(machine, revision),
         }
+    }
+
+    /// Begins the transfers of an answer, and leaves out the machines that this host does not take.
+    fn accept(&mut self, mut answer: PollAnswer) -> PollAnswer {
+        for order in self.begun.new_ones(std::mem::take(&mut answer.transfers)) {
+            let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
+            tokio::spawn(transfers::send(agent, farm, Arc::clone(&self.key), order));
+        }
+        let rules = &self.farm.rules;
+        answer
+            .published
+            .retain(|machine, _| rules.preference(machine).is_some());
+        answer
+    }
+
+    /// Fetches a revision. After a failure the state machine begins again with a later answer.
+    fn fetch(&self, machine: MachineName, revision: Revision) {
+        let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
+        let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
+        tokio::spawn(async move {
+            let input = if transfers::fetch(&agent, &farm, &key, &machine, revision).await {
+                Input::Fetched(machine, revision)
+            } else {
+                sleep(FETCH_PAUSE).await;
+                Input::NotFetched(machine)
+            };
+            let _ = sender.send(Event::Input(input));
+        });
     }
 
     fn give(&self, input: Input) {

@@ -1,0 +1,297 @@
+//! Transfers: the logs, artifacts and images of this host that a farm wants, and the images that this
+//! host fetches.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io;
+use std::os::unix::net;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use config::builds::SOCKET;
+use config::{BuildId, MachineName};
+use controllers::farm::{FarmError, FarmKey, Supply, SupplyBody, Upgraded};
+use farm_core::transfers::{TransferId, TransferOrder, Wanted};
+use farm_core::{Lease, Revision};
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, header};
+use hyper_util::rt::TokioIo;
+use records::RecordsError;
+use state::AgentState;
+use store::send::{RemoteSession, provide};
+use store::stream::TimeoutReader;
+use store::{StoreError, Volume};
+use sys::blocking::blocking;
+use tokio::io::copy_bidirectional;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{Farm, lease};
+
+/// The time for which a transfer is known that has begun. Coordinators repeat it for a shorter one.
+const KNOWN_FOR: Duration = Duration::from_mins(5);
+/// The time within which both ends of a connection are closed when one has ended.
+const CLOSE_MAX: Duration = Duration::from_mins(1);
+/// The name of the other host in messages, which only the coordinator knows.
+const SOURCE: &str = "a host of the farm";
+
+/// A failure of a transfer.
+#[derive(Debug, thiserror::Error)]
+enum TransferError {
+    /// The farm.
+    #[error(transparent)]
+    Farm(#[from] FarmError),
+    /// The records.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// The volume.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The agent does not answer itself.
+    #[error("the agent does not answer at its own socket")]
+    Agent(#[source] Box<dyn Error + Send + Sync>),
+    /// No volume of this host has or takes the machine.
+    #[error("this host has no volume for machine {0}")]
+    NoVolume(MachineName),
+    /// The connection.
+    #[error("cannot connect a transfer")]
+    Connection(#[from] io::Error),
+}
+
+/// The transfers that have begun.
+#[derive(Debug, Default)]
+pub(super) struct Begun(BTreeMap<TransferId, Instant>);
+
+impl Begun {
+    /// Returns the orders that are new.
+    pub(super) fn new_ones(&mut self, orders: Vec<TransferOrder>) -> Vec<TransferOrder> {
+        self.0.retain(|_, since| since.elapsed() < KNOWN_FOR);
+        let mut new = orders;
+        new.retain(|it| self.0.insert(it.id.clone(), Instant::now()).is_none());
+        new
+    }
+}
+
+/// Sends what a coordinator wants.
+pub(super) async fn send(
+    agent: Arc<AgentState>,
+    farm: Arc<Farm>,
+    key: Arc<FarmKey>,
+    order: TransferOrder,
+) {
+    let sent = match &order.wanted {
+        Wanted::Log {
+            lease,
+            offset,
+            follow,
+        } => {
+            let path = format!("log?offset={offset}&follow={follow}");
+            send_file(&agent, &farm, &key, &order, *lease, &path).await
+        }
+        Wanted::Artifacts { lease } => {
+            send_file(&agent, &farm, &key, &order, *lease, "artifacts").await
+        }
+        Wanted::Artifact { lease, name } => {
+            let path = format!("artifacts/{}", encoded(name.as_str()));
+            send_file(&agent, &farm, &key, &order, *lease, &path).await
+        }
+        Wanted::Image { machine, .. } => send_image(&agent, &farm, &key, &order, machine).await,
+    };
+    if let Err(failure) = sent {
+        let error = &failure as &dyn Error;
+        warn!(controller = %farm.rules.name, wanted = ?order.wanted, error, "a transfer has failed");
+    }
+}
+
+/// Returns a name as one segment of a path.
+fn encoded(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(byte.into());
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+        text
+    })
+}
+
+async fn send_file(
+    agent: &AgentState,
+    farm: &Farm,
+    key: &FarmKey,
+    order: &TransferOrder,
+    held: Lease,
+    path: &str,
+) -> Result<(), TransferError> {
+    let (name, session) = (farm.rules.name.clone(), lease::session(held));
+    // A build that was deleted has no number here: the agent says that it does not exist.
+    let build = agent.records.build_of_session(name, session).await?;
+    let build = build.unwrap_or(BuildId(0));
+    let answer = ask(agent, &format!("/api/v1/builds/{build}/{path}")).await;
+    let (parts, body) = answer.map_err(TransferError::Agent)?.into_parts();
+    let supply = Supply {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: SupplyBody::wrap(body),
+    };
+    Ok(farm.client.supply(key, order, supply).await?)
+}
+
+/// Asks the agent itself, so that a farm sees exactly what clients of this host see.
+async fn ask(
+    agent: &AgentState,
+    path: &str,
+) -> Result<Response<Incoming>, Box<dyn Error + Send + Sync>> {
+    let socket = UnixStream::connect(agent.settings().paths.run.join(SOCKET)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    // It ends with the body of the answer.
+    tokio::spawn(connection);
+    let request = Request::get(path).header(header::HOST, "agent");
+    Ok(sender
+        .send_request(request.body(Empty::<Bytes>::new())?)
+        .await?)
+}
+
+async fn send_image(
+    agent: &Arc<AgentState>,
+    farm: &Farm,
+    key: &FarmKey,
+    order: &TransferOrder,
+    machine: &MachineName,
+) -> Result<(), TransferError> {
+    let connection = farm.client.join(key, order).await?;
+    let (end, bridge) = bridge(connection)?;
+    let (agent, machine) = (Arc::clone(agent), machine.clone());
+    let provided = blocking(move || {
+        let volume = volume_of(&agent, &machine)?;
+        let input = TimeoutReader::pipe(&end)?;
+        Ok(provide(volume, &machine, input, &mut &end)?)
+    });
+    let provided = provided.await;
+    close(bridge).await;
+    provided
+}
+
+/// Fetches a revision and makes it current, unless this host has it or a newer one.
+///
+/// Returns true if this host has it then.
+pub(super) async fn fetch(
+    agent: &Arc<AgentState>,
+    farm: &Farm,
+    key: &FarmKey,
+    machine: &MachineName,
+    revision: Revision,
+) -> bool {
+    let number = revision.0;
+    match try_fetch(agent, farm, key, machine, revision).await {
+        Ok(is_new) => {
+            if is_new {
+                info!(%machine, revision = number, "fetched a revision of the farm");
+                agent.wake.notify_one();
+            }
+            true
+        }
+        Err(failure) => {
+            let error = &failure as &dyn Error;
+            warn!(%machine, revision = number, error, "cannot fetch a revision of the farm; trying again");
+            false
+        }
+    }
+}
+
+async fn try_fetch(
+    agent: &Arc<AgentState>,
+    farm: &Farm,
+    key: &FarmKey,
+    machine: &MachineName,
+    revision: Revision,
+) -> Result<bool, TransferError> {
+    let number = u32::try_from(revision.0).unwrap_or(u32::MAX);
+    let wanted = config::Revision(number);
+    let (own, name) = (Arc::clone(agent), machine.clone());
+    let current = blocking(move || {
+        let view = volume_of(&own, &name)?.view(&name);
+        Ok::<_, TransferError>(view.ok().and_then(|it| it.current))
+    });
+    if current.await?.is_some_and(|it| it >= wanted) {
+        return Ok(false);
+    }
+    let connection = farm.client.fetch(key, machine, revision).await?;
+    let (end, bridge) = bridge(connection)?;
+    let (own, name) = (Arc::clone(agent), machine.clone());
+    let fetched = blocking(move || {
+        let volume = volume_of(&own, &name)?;
+        let session = RemoteSession::over(end, SOURCE.to_owned())?;
+        let mut pull = volume.plan_fetch(&name, Some(wanted), vec![session], &mut |_| {})?;
+        if pull.is_up_to_date() {
+            return Ok(false);
+        }
+        pull.reserve_bytes = own.settings().paths.reserve_bytes.max(1);
+        volume.pull(pull, false, &mut |_| {})?;
+        Ok(true)
+    });
+    let fetched = fetched.await;
+    close(bridge).await;
+    fetched
+}
+
+/// Returns the volume that has a machine, or the first one for a new machine. Blocks.
+fn volume_of<'a>(
+    agent: &'a AgentState,
+    machine: &MachineName,
+) -> Result<&'a Volume, TransferError> {
+    let located = agent.volumes.of_machine(machine)?;
+    let volume = match located {
+        Some(located) => agent.volumes.get(located.volume),
+        None => agent.volumes.iter().next(),
+    };
+    volume.ok_or_else(|| TransferError::NoVolume(machine.clone()))
+}
+
+/// Connects a connection of the farm with a socket, whose other end programs can use that block.
+fn bridge(mut connection: Upgraded) -> Result<(net::UnixStream, JoinHandle<()>), TransferError> {
+    let (own, end) = net::UnixStream::pair()?;
+    own.set_nonblocking(true)?;
+    let mut own = UnixStream::from_std(own)?;
+    let bridge = tokio::spawn(async move {
+        // An end that is cut is noticed by the dialogue.
+        let _ = copy_bidirectional(&mut own, &mut connection).await;
+    });
+    Ok((end, bridge))
+}
+
+/// Waits until the other end has everything.
+async fn close(mut bridge: JoinHandle<()>) {
+    if timeout(CLOSE_MAX, &mut bridge).await.is_err() {
+        bridge.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_is_repeated_begins_once() {
+        let order = TransferOrder {
+            id: TransferId("a".to_owned()),
+            coordinator: "http://c".to_owned(),
+            wanted: Wanted::Image {
+                machine: "linux".parse().unwrap(),
+                revision: Revision(1),
+            },
+        };
+        let mut begun = Begun::default();
+        assert_eq!(begun.new_ones(vec![order.clone()]).len(), 1);
+        assert!(begun.new_ones(vec![order]).is_empty());
+    }
+
+    #[test]
+    fn a_name_is_one_segment() {
+        assert_eq!(encoded("a b/ä?.deb"), "a%20b%2F%C3%A4%3F.deb");
+    }
+}
