@@ -21,6 +21,7 @@ mod auth;
 mod clients;
 mod errors;
 mod hosts;
+mod pages;
 mod transfers;
 mod views;
 
@@ -98,9 +99,10 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/farm/v1/machines/{machine}", post(clients::publish))
         .method_not_allowed_fallback(errors::wrong_method)
         .fallback(errors::no_such_path)
+        .layer(map_response(errors::as_json))
+        .merge(pages::routes(&service))
         .with_state(service)
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(map_response(errors::as_json))
 }
 
 /// An answer that is an error: its status and its sentence.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use axum::extract::Extension;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{Json, Response};
 use config::web::SignInLink;
 use serde::Deserialize;
 use tracing::info;
@@ -14,6 +14,8 @@ use tracing::info;
 use super::auth::{Auth, Caller, Peer};
 use super::error::ApiError;
 use super::rate_limit::RateLimiter;
+pub(super) use web_server::answer::{own_path, see_other};
+
 use super::web_sessions::{Identity, LINK_DURATION, cookie, origin};
 
 /// The rate of attempts to sign in from one address, a second.
@@ -146,20 +148,6 @@ pub(super) async fn create_link(
     Ok((StatusCode::CREATED, Json(link)))
 }
 
-/// Returns the redirection of a browser to a path of this server.
-pub(super) fn see_other(path: &str) -> Response {
-    (StatusCode::SEE_OTHER, [(header::LOCATION, path.to_owned())]).into_response()
-}
-
-/// Returns a path of this server; `/` instead of the address of another one.
-pub(super) fn own_path(next: &str) -> &str {
-    // Browsers take `//host` and `/\host` for addresses, and drop tabs and line ends.
-    let rest = next.strip_prefix('/');
-    let is_path = rest.is_some_and(|it| !it.starts_with(['/', '\\']));
-    let is_plain = next.bytes().all(|it| it.is_ascii_graphic());
-    if is_path && is_plain { next } else { "/" }
-}
-
 /// Returns the address of the page of a server that listens at an address.
 fn page_url(address: SocketAddr, over_tls: bool, hostname: &str) -> String {
     let (scheme, default_port) = if over_tls {
@@ -193,23 +181,6 @@ mod tests {
         ] {
             let url = page_url(address.parse().unwrap(), over_tls, "build1");
             assert_eq!(url, expected);
-        }
-    }
-
-    #[test]
-    fn a_browser_is_sent_to_pages_of_this_server_only() {
-        for (next, expected) in [
-            ("/builds?machine=demo", "/builds?machine=demo"),
-            ("/", "/"),
-            ("", "/"),
-            ("builds", "/"),
-            ("https://evil.example", "/"),
-            ("//evil.example", "/"),
-            ("/\\evil.example", "/"),
-            ("/\t/evil.example", "/"),
-            ("/a\r\nSet-Cookie: x", "/"),
-        ] {
-            assert_eq!(own_path(next), expected, "{next}");
         }
     }
 }

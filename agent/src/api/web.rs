@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Extension, MatchedPath, Path, Request, State};
-use axum::http::{HeaderValue, Method, Uri, header};
+use axum::http::{Method, Uri};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use config::settings::WebMode;
-use web::{Frame, Section, Viewer, asset};
+use web::{Frame, Section, Viewer};
 
 use super::auth::{Auth, Caller, Peer};
 use super::authorize::required_scope;
@@ -36,10 +36,6 @@ use answer::error_page;
 use log_file::LogFiles;
 use state::AgentState;
 use tracing::info;
-
-/// The policy of the pages: everything comes from this server, and nothing is inline.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
-    connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The interval at which a browser without scripts reads a page again.
 const REFRESH_SECONDS: u32 = 10;
@@ -90,7 +86,7 @@ pub(super) fn routes(agent: &Arc<AgentState>, auth: &Arc<Auth>) -> Router<Arc<Ag
         .route_layer(middleware::from_fn_with_state(Arc::new(access), admit))
         .merge(login::routes())
         .route("/static/{name}", get(file))
-        .route_layer(middleware::from_fn(protect))
+        .route_layer(middleware::from_fn(web_server::answer::protect))
 }
 
 fn machine_routes() -> Router<Arc<AgentState>> {
@@ -187,29 +183,10 @@ fn viewer(mode: WebMode, caller: Option<&Caller>) -> Viewer {
     }
 }
 
-/// Adds the headers that keep pages from doing what they are not made for.
-async fn protect(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "same-origin"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
 /// Returns a file that pages refer to.
 async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
-    let asset =
-        asset(&name).ok_or_else(|| ApiError::not_found(format!("there is no file {name}")))?;
-    let headers = [
-        (header::CONTENT_TYPE, asset.media_type),
-        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
-    ];
-    Ok((headers, asset.content).into_response())
+    web_server::answer::file(&name)
+        .ok_or_else(|| ApiError::not_found(format!("there is no file {name}")))
 }
 
 /// Returns the parts that all pages share.

@@ -1,8 +1,6 @@
 //! The web sessions of browsers: a cookie with a random identifier stands for a token, or for the
 //! user to whom a sign-in link was given. Nothing of them is stored; they end with the agent.
 
-pub(super) mod cookie;
-pub(super) mod origin;
 mod table;
 
 use std::io;
@@ -16,6 +14,7 @@ use tokio::sync::Notify;
 
 pub(super) use table::Identity;
 use table::{LINK_MAX, Table};
+pub(super) use web_server::{cookie, origin};
 
 /// The time for which a sign-in link is valid.
 pub(super) const LINK_DURATION: Duration = LINK_MAX;

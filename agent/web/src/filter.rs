@@ -1,6 +1,7 @@
 //! The filters of the list of builds, as the address of the page has them.
 
 use config::builds::ListQuery;
+use farm_core::view::BuildQuery;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -9,11 +10,12 @@ use jiff::tz::TimeZone;
 const COUNT: u32 = 50;
 
 /// The filters in the order of the form, with their labels.
-const KEYS: [(&str, &str); 9] = [
+const KEYS: [(&str, &str); 10] = [
     ("machine", "machine"),
     ("outcome", "outcome"),
     ("state", "state"),
     ("package", "package"),
+    ("host", "host"),
     ("submitter", "by"),
     ("project", "project"),
     ("schedule", "schedule"),
@@ -71,6 +73,20 @@ impl Filter {
         })
     }
 
+    /// Returns the query of a farm.
+    ///
+    /// # Errors
+    /// A filter is unknown, or its value has another form.
+    pub fn farm_query(&self) -> Result<BuildQuery, String> {
+        let text = serde_urlencoded::to_string(&self.pairs).map_err(|error| error.to_string())?;
+        let query: BuildQuery =
+            serde_urlencoded::from_str(&text).map_err(|error| error.to_string())?;
+        Ok(BuildQuery {
+            count: Some(COUNT),
+            ..query
+        })
+    }
+
     /// Returns the value of a filter; empty if it is not set.
     pub(crate) fn value(&self, key: &str) -> &str {
         let found = self.pairs.iter().find(|(known, _)| known == key);
@@ -79,7 +95,7 @@ impl Filter {
 
     /// Returns true if the page is not the first one.
     pub(crate) fn is_later_page(&self) -> bool {
-        !self.value("from").is_empty()
+        !self.value("from").is_empty() || !self.value("before").is_empty()
     }
 
     /// Returns the address of the list with another value for a key; without the key if it is empty.
@@ -87,7 +103,7 @@ impl Filter {
         let kept = self
             .pairs
             .iter()
-            .filter(|(known, _)| known != key && known != "from");
+            .filter(|(known, _)| known != key && known != "from" && known != "before");
         let mut pairs: Vec<_> = kept
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();

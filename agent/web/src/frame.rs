@@ -17,6 +17,23 @@ pub enum Section {
     Host,
     /// A page outside of the navigation.
     None,
+    /// A section of a farm.
+    Farm(FarmSection),
+}
+
+/// The sections of the pages of a farm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FarmSection {
+    /// The overview.
+    Overview,
+    /// Builds.
+    Builds,
+    /// Hosts.
+    Hosts,
+    /// Machines.
+    Machines,
+    /// A page outside of the navigation.
+    None,
 }
 
 impl Section {
@@ -26,6 +43,14 @@ impl Section {
         (Self::Builds, "/builds", "Builds"),
         (Self::Machines, "/machines", "Machines"),
         (Self::Host, "/host", "Host"),
+    ];
+
+    /// The entries of the navigation of a farm.
+    const FARM_ENTRIES: [(Self, &'static str, &'static str); 4] = [
+        (Self::Farm(FarmSection::Overview), "/", "Overview"),
+        (Self::Farm(FarmSection::Builds), "/builds", "Builds"),
+        (Self::Farm(FarmSection::Hosts), "/hosts", "Hosts"),
+        (Self::Farm(FarmSection::Machines), "/machines", "Machines"),
     ];
 }
 
@@ -106,7 +131,12 @@ impl Frame {
 
     /// Returns the entries of the navigation, and whether each is the section of the page.
     pub(crate) fn navigation(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
-        let entries = Section::ENTRIES.iter();
+        let entries = if self.is_farm() {
+            &Section::FARM_ENTRIES
+        } else {
+            &Section::ENTRIES
+        };
+        let entries = entries.iter();
         entries.map(|(section, path, name)| (*path, *name, *section == self.section))
     }
 
@@ -118,6 +148,11 @@ impl Frame {
             .iter()
             .filter(move |it| is_admin || !it.needs_admin);
         tabs.map(|it| (it.path, it.name, it.name == self.title))
+    }
+
+    /// Returns true if the page is that of a farm.
+    pub(crate) fn is_farm(&self) -> bool {
+        matches!(self.section, Section::Farm(_))
     }
 
     /// Returns the path of a file that pages refer to.

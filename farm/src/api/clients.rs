@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::auth::{Client, authorize};
+use super::views::no_host;
 use super::{Refusal, Service};
 
 /// A request for a build.
@@ -109,23 +110,33 @@ async fn set_drain(
     Path(name): Path<String>,
     drained: bool,
 ) -> Result<StatusCode, Refusal> {
-    authorize(&service, &headers, Scope::Admin).await?;
+    let client = authorize(&service, &headers, Scope::Admin).await?;
+    info!(
+        by = client.name,
+        host = name,
+        drained,
+        "drained or undrained by a client"
+    );
+    drain_host(&service, &name, drained).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Drains or undrains a host.
+pub(super) async fn drain_host(
+    service: &Service,
+    name: &str,
+    drained: bool,
+) -> Result<(), Refusal> {
     let names = service.coordinator.store().host_names().await;
     let names = names.map_err(|_| Refusal::unavailable())?;
-    let host = names.iter().find(|(_, known)| **known == name);
-    let Some((host, _)) = host else {
-        let message = format!("host {name} does not exist in the farm");
-        return Err(Refusal(StatusCode::NOT_FOUND, message));
-    };
-    match request(
-        &service,
-        &headers,
-        Scope::Admin,
-        Request::Drain(*host, drained),
-    )
-    .await?
+    let host = names.iter().find(|(_, known)| *known == name);
+    let (host, _) = host.ok_or_else(|| no_host(name))?;
+    match service
+        .coordinator
+        .handle(Request::Drain(*host, drained))
+        .await
     {
-        Reply::Done => Ok(StatusCode::NO_CONTENT),
+        Reply::Done => Ok(()),
         other => Err(Refusal::of(other)),
     }
 }

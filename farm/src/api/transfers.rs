@@ -82,6 +82,15 @@ async fn file(
     wanted: impl FnOnce(Lease) -> Wanted,
 ) -> Result<Response, Refusal> {
     authorize(service, headers, Scope::Read).await?;
+    send(service, build, wanted).await
+}
+
+/// Sends a file of the host that has run a build.
+pub(super) async fn send(
+    service: &Service,
+    build: BuildId,
+    wanted: impl FnOnce(Lease) -> Wanted,
+) -> Result<Response, Refusal> {
     let site = service.coordinator.store().site(build).await;
     let Some(Site { host, lease, .. }) = site.map_err(|_| Refusal::unavailable())? else {
         let message = format!("no host runs or has run build {build}, so that it has no files");

@@ -65,10 +65,7 @@ pub(super) async fn host(
     authorize(&service, &headers, Scope::Read).await?;
     let Json(hosts) = answer(view::hosts(&service.coordinator).await)?;
     let found = hosts.into_iter().find(|it| it.name == name);
-    found.map(Json).ok_or_else(|| {
-        let message = format!("host {name} does not exist in the farm");
-        Refusal(StatusCode::NOT_FOUND, message)
-    })
+    found.map(Json).ok_or_else(|| no_host(&name))
 }
 
 pub(super) async fn machines(
@@ -82,6 +79,12 @@ pub(super) async fn machines(
 /// Returns the refusal for a build that does not exist.
 pub(super) fn no_build(build: BuildId) -> Refusal {
     let message = format!("build {build} does not exist in the farm");
+    Refusal(StatusCode::NOT_FOUND, message)
+}
+
+/// Returns the refusal for a host that does not exist.
+pub(super) fn no_host(name: &str) -> Refusal {
+    let message = format!("host {name} does not exist in the farm");
     Refusal(StatusCode::NOT_FOUND, message)
 }
 

@@ -6,7 +6,7 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 5] = [FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION];
+const SCRIPTS: [&str; 6] = [FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS];
 
 /// The queue, hosts and results.
 const FIRST: &str = r#"
@@ -134,6 +134,16 @@ const OFFERS: &str = r"
 const RETENTION: &str = r"
     CREATE INDEX submissions_submitted ON submissions USING brin (submitted);
     CREATE INDEX lost_attempts_ended ON lost_attempts USING brin (ended);
+";
+
+/// The sessions of browsers, which every coordinator serves.
+const SESSIONS: &str = r"
+    CREATE TABLE web_sessions (
+        hash bytea PRIMARY KEY,
+        token bytea NOT NULL,
+        opened timestamptz NOT NULL DEFAULT now(),
+        used timestamptz NOT NULL DEFAULT now());
+    CREATE INDEX web_sessions_used ON web_sessions (used);
 ";
 
 /// The migrations of the farm.

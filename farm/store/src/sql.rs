@@ -345,11 +345,33 @@ pub(crate) const FORGET_LOST: &str = "
         SELECT build, epoch FROM lost_attempts
         WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
 
+/// Opens a session of a browser, and deletes those that have ended.
+pub(crate) const OPEN_SESSION: &str = "
+    WITH ended AS (
+        DELETE FROM web_sessions
+        WHERE used < now() - interval '12 hours' OR opened < now() - interval '7 days')
+    INSERT INTO web_sessions (hash, token) VALUES ($1, $2)";
+
+/// Reads the token of a session that has not ended, and if its use is noted.
+pub(crate) const SESSION: &str = "
+    SELECT token, used > now() - interval '1 minute' FROM web_sessions
+    WHERE hash = $1 AND used > now() - interval '12 hours' AND opened > now() - interval '7 days'";
+
+/// Notes the use of a session.
+pub(crate) const TOUCH_SESSION: &str = "UPDATE web_sessions SET used = now() WHERE hash = $1";
+
+/// Ends a session.
+pub(crate) const CLOSE_SESSION: &str = "DELETE FROM web_sessions WHERE hash = $1";
+
 /// All statements.
-pub const ALL: [(&str, &str); 43] = [
+pub const ALL: [(&str, &str); 47] = [
     ("partition_names", PARTITION_NAMES),
     ("forget_submissions", FORGET_SUBMISSIONS),
     ("forget_lost", FORGET_LOST),
+    ("open_session", OPEN_SESSION),
+    ("session", SESSION),
+    ("touch_session", TOUCH_SESSION),
+    ("close_session", CLOSE_SESSION),
     ("add_token", ADD_TOKEN),
     ("revoke_token", REVOKE_TOKEN),
     ("tokens", TOKENS),

@@ -2,6 +2,7 @@
 
 use config::tokens::{Scope, TokenName};
 use farm_core::view::TokenView;
+use tokio_postgres::types::ToSql;
 
 use crate::rows::{parsed, time};
 use crate::{Secret, Store, StoreError, sql};
@@ -63,5 +64,43 @@ impl Store {
             Ok((name, parsed("tokens", 0, row.get(1))?))
         };
         rows.first().map(client).transpose()
+    }
+
+    /// Opens a session of a browser that has signed in with a token.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn open_session(&self, session: Secret, token: Secret) -> Result<(), StoreError> {
+        let parameters: &[&(dyn ToSql + Sync)] = &[&session.as_slice(), &token.as_slice()];
+        self.execute(sql::OPEN_SESSION, parameters).await?;
+        Ok(())
+    }
+
+    /// Returns the token of a session, which counts as used. It ends after 12 hours without use, and after
+    /// 7 days.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn session(&self, session: Secret) -> Result<Option<Secret>, StoreError> {
+        let rows = self.query(sql::SESSION, &[&session.as_slice()]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        if !row.get::<_, bool>(1) {
+            self.execute(sql::TOUCH_SESSION, &[&session.as_slice()])
+                .await?;
+        }
+        let token: &[u8] = row.get(0);
+        Ok(token.try_into().ok())
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn close_session(&self, session: Secret) -> Result<(), StoreError> {
+        self.execute(sql::CLOSE_SESSION, &[&session.as_slice()])
+            .await?;
+        Ok(())
     }
 }

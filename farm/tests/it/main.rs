@@ -6,6 +6,7 @@ mod farm;
 mod host;
 mod http;
 mod long;
+mod pages;
 mod processes;
 mod program;
 mod server;

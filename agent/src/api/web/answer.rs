@@ -1,8 +1,7 @@
 //! The responses of the pages: HTML with a validator, and errors as pages.
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use sys::file::digest_of;
 use web::{Message, Section, Template, Viewer};
 
 use super::super::error::ApiError;
@@ -12,22 +11,7 @@ use state::AgentState;
 /// Returns the response with a page; without its content if the browser has it already.
 pub(super) fn page(request: &HeaderMap, page: &impl Template) -> Result<Response, ApiError> {
     let html = page.render().map_err(|error| ApiError::internal(&error))?;
-    let tag = format!("\"{}\"", &digest_of(html.as_bytes()).as_str()[..16]);
-    let known = request.get_all(header::IF_NONE_MATCH).iter();
-    let is_known = known
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|known| known.trim().trim_start_matches("W/") == tag);
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
-        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
-        (header::ETAG, tag),
-    ];
-    Ok(if is_known {
-        (StatusCode::NOT_MODIFIED, headers).into_response()
-    } else {
-        (headers, html).into_response()
-    })
+    Ok(web_server::answer::page(request, html))
 }
 
 /// Returns the response that shows an error as a page.

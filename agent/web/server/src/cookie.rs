@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 const NAME: &str = "buildhost_session";
 
 /// Returns the content of the cookie of a request. The first one counts.
-pub(in crate::api) fn of_request(headers: &HeaderMap) -> Option<&str> {
+pub fn of_request(headers: &HeaderMap) -> Option<&str> {
     let lines = headers.get_all(header::COOKIE).iter();
     let pairs = lines.filter_map(|it| it.to_str().ok());
     let mut pairs = pairs.flat_map(|it| it.split(';'));
@@ -15,14 +15,14 @@ pub(in crate::api) fn of_request(headers: &HeaderMap) -> Option<&str> {
 
 /// Returns the header that gives a browser the cookie. No script can read it, and no request of
 /// another site's page has it.
-pub(in crate::api) fn set(secret: &str, over_tls: bool) -> Option<HeaderValue> {
+pub fn set(secret: &str, over_tls: bool) -> Option<HeaderValue> {
     let secure = if over_tls { "; Secure" } else { "" };
     let line = format!("{NAME}={secret}; HttpOnly; SameSite=Strict; Path=/{secure}");
     line.parse().ok()
 }
 
 /// Returns the header that takes the cookie away.
-pub(in crate::api) fn clear() -> HeaderValue {
+pub fn clear() -> HeaderValue {
     HeaderValue::from_static("buildhost_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0")
 }
 

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Returns true if a request with these properties needs a page of this server as its source.
-pub(in crate::api) fn needs_own_page(method: &Method, headers: &HeaderMap) -> bool {
+pub fn needs_own_page(method: &Method, headers: &HeaderMap) -> bool {
     let is_safe = matches!(*method, Method::GET | Method::HEAD);
     // A page of another site can open a WebSocket here, and read what comes.
     !is_safe || headers.contains_key(header::UPGRADE)
@@ -17,7 +17,7 @@ pub(in crate::api) fn needs_own_page(method: &Method, headers: &HeaderMap) -> bo
 /// `Sec-Fetch-Site` is the word of the browser itself, which it sends to servers with TLS and to
 /// this host. Without it, `Origin` must be the host and port that the request is addressed to.
 /// A request with neither does not count, for no browser of today sends one.
-pub(in crate::api) fn is_from_own_page(headers: &HeaderMap) -> bool {
+pub fn is_from_own_page(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
     match (sites.next(), sites.next()) {
         (Some(site), None) => site == "same-origin",
@@ -28,7 +28,7 @@ pub(in crate::api) fn is_from_own_page(headers: &HeaderMap) -> bool {
 
 /// Returns true if the page of a request came over TLS, perhaps from a proxy in front of this
 /// server.
-pub(in crate::api) fn is_over_tls(headers: &HeaderMap) -> bool {
+pub fn is_over_tls(headers: &HeaderMap) -> bool {
     let origin = only(headers, &header::ORIGIN);
     origin.is_some_and(|it| it.starts_with("https://"))
 }

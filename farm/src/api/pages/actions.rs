@@ -1,0 +1,53 @@
+//! Actions of pages: cancel a build, drain and undrain a host.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use config::BuildId;
+use config::tokens::Scope;
+use farm_core::messages::{Reply, Request};
+use web_server::answer::see_other;
+
+use super::super::auth::Client;
+use super::super::{Refusal, Service, clients};
+use super::{error_page, require};
+
+pub(super) async fn cancel(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    Path(build): Path<BuildId>,
+) -> Response {
+    if let Err(refusal) = require(&client, Scope::Submit) {
+        return error_page(Some(&client), refusal);
+    }
+    match service.coordinator.handle(Request::Cancel(build)).await {
+        Reply::Canceled(_) => see_other(&format!("/builds/{build}")),
+        other => error_page(Some(&client), Refusal::of(other)),
+    }
+}
+
+pub(super) async fn drain(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    Path((host, action)): Path<(String, String)>,
+) -> Response {
+    let is_drained = match action.as_str() {
+        "drain" => true,
+        "undrain" => false,
+        _ => {
+            let message = format!("hosts have no action {action}");
+            return error_page(Some(&client), Refusal(StatusCode::NOT_FOUND, message));
+        }
+    };
+    let done = async {
+        require(&client, Scope::Admin)?;
+        clients::drain_host(&service, &host, is_drained).await
+    };
+    match done.await {
+        // The name exists, so that it is one segment of a path.
+        Ok(()) => see_other(&format!("/hosts/{host}")),
+        Err(refusal) => error_page(Some(&client), refusal),
+    }
+}

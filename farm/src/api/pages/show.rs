@@ -1,0 +1,185 @@
+//! Pages that are read.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use config::BuildId;
+use farm_core::transfers::Wanted;
+use farm_core::view::{BuildQuery, BuildState};
+use farm_store::StoreError;
+use jiff::Timestamp;
+use tracing::warn;
+use web::{
+    FarmBuild, FarmBuilds, FarmHost, FarmHosts, FarmMachines, FarmOverview, FarmSection, Filter,
+};
+
+use super::super::auth::Client;
+use super::super::{Refusal, Service, transfers, views};
+use super::{error_page, frame, page};
+use crate::view;
+
+/// The builds of a list of the overview.
+const SHOWN: u32 = 20;
+
+pub(super) async fn overview(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+) -> Response {
+    match gathered(&service, &client).await {
+        Ok(overview) => page(&headers, &overview),
+        Err(error) => unavailable(&client, &error),
+    }
+}
+
+async fn gathered(service: &Service, client: &Client) -> Result<FarmOverview, StoreError> {
+    let (coordinator, store) = (&service.coordinator, service.coordinator.store());
+    let in_state = |state| BuildQuery {
+        state: Some(state),
+        count: Some(SHOWN),
+        ..BuildQuery::default()
+    };
+    let mut running = store.builds(&in_state(BuildState::Running)).await?.builds;
+    for build in &mut running {
+        build.usual_seconds = store.usual_seconds(build).await?;
+    }
+    Ok(FarmOverview {
+        frame: frame(Some(client), FarmSection::Overview, "Overview"),
+        queue: view::queue(coordinator).await?,
+        running,
+        failing: store.failing().await?,
+        finished: store.builds(&in_state(BuildState::Finished)).await?.builds,
+        hosts: view::hosts(coordinator).await?,
+    })
+}
+
+pub(super) async fn builds(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let filter = Filter::parse(&query.unwrap_or_default());
+    let query = match filter.farm_query() {
+        Ok(query) => query,
+        Err(fault) => {
+            let message = format!("the filters cannot be used: {fault}");
+            return error_page(Some(&client), Refusal(StatusCode::BAD_REQUEST, message));
+        }
+    };
+    match view::builds(&service.coordinator, &query).await {
+        Ok(found) => page(
+            &headers,
+            &FarmBuilds {
+                frame: frame(Some(&client), FarmSection::Builds, "Builds"),
+                filter,
+                builds: found.builds,
+                next: found.next,
+                now: Timestamp::now(),
+            },
+        ),
+        Err(error) => unavailable(&client, &error),
+    }
+}
+
+pub(super) async fn build(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    Path(id): Path<BuildId>,
+    headers: HeaderMap,
+) -> Response {
+    match view::build(&service.coordinator, id).await {
+        Ok(Some(build)) => {
+            let title = format!("Build {id}");
+            let mut frame = frame(Some(&client), FarmSection::Builds, title);
+            if build.state == BuildState::Finished {
+                frame.refresh_seconds = None;
+            }
+            let now = Timestamp::now();
+            page(&headers, &FarmBuild { frame, build, now })
+        }
+        Ok(None) => error_page(Some(&client), views::no_build(id)),
+        Err(error) => unavailable(&client, &error),
+    }
+}
+
+pub(super) async fn log(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    Path(build): Path<BuildId>,
+) -> Response {
+    let log = |lease| Wanted::Log {
+        lease,
+        offset: 0,
+        follow: false,
+    };
+    let sent = transfers::send(&service, build, log).await;
+    sent.unwrap_or_else(|refusal| error_page(Some(&client), refusal))
+}
+
+pub(super) async fn artifacts(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    Path(build): Path<BuildId>,
+) -> Response {
+    let artifacts = |lease| Wanted::Artifacts { lease };
+    let sent = transfers::send(&service, build, artifacts).await;
+    sent.unwrap_or_else(|refusal| error_page(Some(&client), refusal))
+}
+
+pub(super) async fn hosts(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+) -> Response {
+    match view::hosts(&service.coordinator).await {
+        Ok(hosts) => {
+            let frame = frame(Some(&client), FarmSection::Hosts, "Hosts");
+            let now = Timestamp::now();
+            page(&headers, &FarmHosts { frame, hosts, now })
+        }
+        Err(error) => unavailable(&client, &error),
+    }
+}
+
+pub(super) async fn host(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let hosts = match view::hosts(&service.coordinator).await {
+        Ok(hosts) => hosts,
+        Err(error) => return unavailable(&client, &error),
+    };
+    let Some(host) = hosts.into_iter().find(|it| it.name == name) else {
+        return error_page(Some(&client), views::no_host(&name));
+    };
+    let frame = frame(Some(&client), FarmSection::Hosts, name);
+    let now = Timestamp::now();
+    page(&headers, &FarmHost { frame, host, now })
+}
+
+pub(super) async fn machines(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+) -> Response {
+    match view::all_machines(&service.coordinator).await {
+        Ok(machines) => {
+            let frame = frame(Some(&client), FarmSection::Machines, "Machines");
+            page(&headers, &FarmMachines { frame, machines })
+        }
+        Err(error) => unavailable(&client, &error),
+    }
+}
+
+fn unavailable(client: &Client, error: &StoreError) -> Response {
+    warn!(
+        error = error as &dyn std::error::Error,
+        "cannot read from the farm's store"
+    );
+    error_page(Some(client), Refusal::unavailable())
+}
