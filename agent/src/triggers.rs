@@ -10,12 +10,8 @@ pub(crate) mod pull;
 pub mod schedule;
 pub mod submission;
 
-use rustix::rand::{GetRandomFlags, getrandom};
-
 /// Draws a random number.
 fn draw() -> u64 {
-    let mut bytes = [0; 8];
     // Without randomness only the jitter is missing.
-    let _ = getrandom(&mut bytes[..], GetRandomFlags::empty());
-    u64::from_ne_bytes(bytes)
+    sys::random::bytes().map_or(0, u64::from_ne_bytes)
 }

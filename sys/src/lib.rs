@@ -1,5 +1,5 @@
 //! The everyday parts of the operating system that several programs share: child processes,
-//! and their confinement, files that are replaced as a whole, files of others, rate limits,
+//! and their confinement, files that are replaced as a whole, files of others, random bytes, rate limits,
 //! observers, error chains.
 
 pub mod attributes;
@@ -15,6 +15,7 @@ pub mod file;
 #[cfg(feature = "confined")]
 pub mod mount_view;
 pub mod observer;
+pub mod random;
 pub mod ssh;
 #[cfg(feature = "confined")]
 mod syscall_filter;

@@ -98,7 +98,9 @@ fn accept(listener: &TcpListener, ids: &Sender<String>, opened: Receiver<()>) {
     // The gate is opened by a message, after which all requests are answered.
     thread::spawn(move || {
         if opened.recv().is_ok() {
-            requests.iter().for_each(|stream| answer(&stream));
+            for stream in requests {
+                answer(&stream);
+            }
         }
     });
     for stream in listener.incoming().flatten() {

@@ -4,15 +4,7 @@
 //! The guard is there before its guest. The guest holds the end of a pipe, by which the guard notices
 //! its end. The deadline is in a file of the run directory, which is in memory; the guard holds a lock on
 //! it, by which an agent sees that it is alive. Deadlines are on the clock that counts from the boot of
-//! the host and goes on while the host is suspended.
-
-#![cfg_attr(
-    test,
-    expect(
-        clippy::disallowed_methods,
-        reason = "tests read files that they have made"
-    )
-)]
+//! the host and continues while the host is suspended.
 
 mod deadline;
 mod start;
@@ -40,7 +32,7 @@ fn file_in(run_dir: &Path) -> PathBuf {
 /// # Errors
 /// The file cannot be written.
 pub fn move_to(run_dir: &Path, deadline: Deadline) -> io::Result<bool> {
-    match sys::trusted::open_read_write(&file_in(run_dir)) {
+    match sys::trusted::open_read_write(file_in(run_dir)) {
         Ok(file) => deadline.write(&file).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -52,7 +44,7 @@ pub fn move_to(run_dir: &Path, deadline: Deadline) -> io::Result<bool> {
 /// # Errors
 /// The file cannot be read.
 pub fn of_guest(run_dir: &Path) -> io::Result<Option<Deadline>> {
-    let file = match sys::trusted::open_read_write(&file_in(run_dir)) {
+    let file = match sys::trusted::open_read_write(file_in(run_dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };

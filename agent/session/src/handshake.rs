@@ -6,7 +6,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::task::{FORK, ForkIdentity, PRELOAD, Preload, READY, StartMessage};
-use rustix::rand::{GetRandomFlags, getrandom};
 use sys::observer::Observer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -213,12 +212,7 @@ async fn send(stream: &mut UnixStream, line: &str) {
 }
 
 fn start_message(fork: Option<ForkIdentity>) -> std::io::Result<StartMessage> {
-    let mut random = [0; 64];
-    // The kernel never interrupts a read of so few bytes.
-    let drawn = getrandom(&mut random[..], GetRandomFlags::empty())?;
-    if drawn < random.len() {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
-    }
+    let random = sys::random::bytes()?;
     let time = SystemTime::now().duration_since(UNIX_EPOCH);
     let time = time.map_err(std::io::Error::other)?;
     Ok(StartMessage { time, random, fork })

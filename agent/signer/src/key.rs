@@ -3,7 +3,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use rustix::rand::{GetRandomFlags, getrandom};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 
@@ -60,9 +59,8 @@ impl NewKey {
     /// # Errors
     /// The kernel has none.
     pub fn generate() -> std::io::Result<Self> {
-        let mut seed = [0; KEY_BYTES];
-        let count = getrandom(&mut seed, GetRandomFlags::empty())?;
-        let key = SigningKey::from_seed(&seed).filter(|_| count == KEY_BYTES);
+        let seed = sys::random::bytes::<KEY_BYTES>()?;
+        let key = SigningKey::from_seed(&seed);
         let key = key.ok_or_else(|| std::io::Error::other("the kernel returned no key"))?;
         let der = [&PKCS8_PREFIX[..], &seed].concat();
         Ok(Self {

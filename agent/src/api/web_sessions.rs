@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use config::task::Digest;
 use parking_lot::Mutex;
-use rustix::rand::{GetRandomFlags, getrandom};
 use sys::file::digest_of;
 use tokio::sync::Notify;
 
@@ -25,12 +24,7 @@ pub(super) struct Secret(String);
 
 impl Secret {
     fn draw() -> io::Result<Self> {
-        let mut bytes = [0; 32];
-        let count = getrandom(&mut bytes[..], GetRandomFlags::empty())?;
-        if count < bytes.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Self(Digest::from(bytes).to_string()))
+        Ok(Self(Digest::from(sys::random::bytes()?).to_string()))
     }
 
     fn hash(&self) -> Digest {

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use config::task::Digest;
 use config::tokens::{self, CreatedToken, NewToken, Token, TokenError, TokenName, TokenSecret};
 use jiff::Timestamp;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 /// The beginning of every secret, by which leaked secrets are recognized.
 const PREFIX: &str = "buildhost_";
@@ -159,12 +158,7 @@ fn whole_second(at: Timestamp) -> Timestamp {
 }
 
 fn draw_secret() -> io::Result<TokenSecret> {
-    let mut bytes = [0; 32];
-    let count = getrandom(&mut bytes[..], GetRandomFlags::empty())?;
-    if count < bytes.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(format!("{PREFIX}{}", Digest::from(bytes)).into())
+    Ok(format!("{PREFIX}{}", Digest::from(sys::random::bytes()?)).into())
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> TokenFileError {

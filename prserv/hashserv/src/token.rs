@@ -6,7 +6,6 @@ use base64::Engine;
 use base64::alphabet::Alphabet;
 use base64::engine::general_purpose::NO_PAD;
 use base64::engine::{GeneralPurpose, general_purpose};
-use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest, Sha256};
 
 /// The length of a token in bytes; 64 characters.
@@ -22,7 +21,7 @@ const ALGORITHM: &str = "sha256";
 /// # Errors
 /// The kernel has no random bytes.
 pub fn generate() -> io::Result<String> {
-    Ok(encode(&random::<TOKEN_BYTES>()?))
+    Ok(encode(&sys::random::bytes::<TOKEN_BYTES>()?))
 }
 
 /// Returns the text that the database keeps of a token: algorithm, salt and hash.
@@ -30,7 +29,7 @@ pub fn generate() -> io::Result<String> {
 /// # Errors
 /// The kernel has no random bytes for the salt.
 pub fn hash(token: &str) -> io::Result<String> {
-    Ok(hash_with(&hex(&random::<SALT_BYTES>()?), token))
+    Ok(hash_with(&hex(&sys::random::bytes::<SALT_BYTES>()?), token))
 }
 
 /// Returns true if a token has the recorded hash. Takes equally long for every wrong token.
@@ -62,16 +61,6 @@ fn encode(bytes: &[u8]) -> String {
         GeneralPurpose::new(&alphabet, NO_PAD)
     });
     engine.encode(bytes)
-}
-
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let count = getrandom(&mut bytes[..], GetRandomFlags::empty())?;
-    if count == N {
-        Ok(bytes)
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {

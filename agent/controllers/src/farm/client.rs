@@ -7,7 +7,9 @@ use std::time::Duration;
 use config::settings::{ControllerRules, FarmRules};
 use farm_core::messages::{Poll, PollAnswer, Report};
 use farm_core::{Lease, Terms};
-use reqwest_tls::{Certificate, Client as Http, RequestBuilder, Response, StatusCode};
+use reqwest_tls::{
+    Certificate, Client as Http, ClientBuilder, RequestBuilder, Response, StatusCode,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -101,7 +103,7 @@ impl Client {
             let found = found.map_err(|error| fault(sys::error_report::chain(&error)))?;
             http = found
                 .into_iter()
-                .fold(http, |http, it| http.add_root_certificate(it));
+                .fold(http, ClientBuilder::add_root_certificate);
         }
         let http = http.build().map_err(|error| FarmError::Certificates {
             path: farm.ca.clone().unwrap_or_default(),

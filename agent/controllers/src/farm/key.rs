@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::rand::{GetRandomFlags, getrandom};
+use config::task::Digest;
 
 /// The number of random bytes of a key.
 const BYTES: usize = 32;
@@ -107,12 +107,7 @@ impl FarmKey {
     }
 
     fn random() -> io::Result<Self> {
-        let mut bytes = [0; BYTES];
-        let count = getrandom(&mut bytes[..], GetRandomFlags::empty())?;
-        if count != BYTES {
-            return Err(io::Error::other("the kernel gave too few random bytes"));
-        }
-        Ok(Self(bytes.iter().map(|it| format!("{it:02x}")).collect()))
+        Ok(Self(Digest::from(sys::random::bytes()?).to_string()))
     }
 }
 

@@ -95,18 +95,13 @@ impl NewGuest {
         } else {
             (None, None)
         };
-        let deadline = deadline(agent, build)?;
         let mut spec = Box::new(SessionSpec {
             tag: build.id.to_string(),
             snapshot,
             machine,
             files: files::namespace(agent, build).await?,
             durable: false,
-            boot: if build.restored {
-                BootMode::Restore
-            } else {
-                BootMode::Cold
-            },
+            boot: boot_mode(build),
             shared_memory,
             capture: files::record(agent, &agent.paths.build(build.id)),
             secrets,
@@ -114,7 +109,7 @@ impl NewGuest {
             preload: Preload::default(),
             hashserv: hashserv::of_build(agent, build),
             commands: driven::of_build(agent, build, quiet_max),
-            deadline,
+            deadline: deadline(agent, build)?,
             copy: None,
         });
         let group = if build.auxiliaries().next().is_some() {
@@ -150,6 +145,14 @@ async fn take_snapshot(volume: &Volume, build: &mut Build) -> Result<Arc<Snapsho
             Ok(snapshot::take(volume, build).await?)
         }
         taken => Ok(taken?),
+    }
+}
+
+fn boot_mode(build: &Build) -> BootMode {
+    if build.restored {
+        BootMode::Restore
+    } else {
+        BootMode::Cold
     }
 }
 

@@ -180,8 +180,8 @@ impl RemoteHost {
 /// The other end of a session.
 #[derive(Debug)]
 enum Peer {
-    /// A program on another host, started by ssh. Its standard output is the answer: ssh ends if nobody
-    /// reads it.
+    /// A program on another host, started by ssh. Its standard output is the answer, which has to be
+    /// read, because ssh ends otherwise.
     Program(Running, RemoteHost),
     /// A connection that the caller has opened.
     Connection(UnixStream),

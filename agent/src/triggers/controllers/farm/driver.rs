@@ -412,14 +412,13 @@ impl Driver {
     /// Writes a result. That of a build which has run is in its record already.
     async fn store(&mut self, report: Report) {
         let lease = report.lease;
-        if let Some(own) = self.own.get(&lease).copied() {
-            if report.outcome == Outcome::Abort && self.canceled.contains(&lease) {
-                if !builds::mark_canceled(&self.agent, own.build).await {
-                    return;
-                }
-                let reason = LeaseEnd::Withdrawn("it was canceled in the farm".to_owned());
-                builds::end(&self.agent, own.build, reason).await;
+        let is_canceled = report.outcome == Outcome::Abort && self.canceled.contains(&lease);
+        if let Some(own) = self.own.get(&lease).copied().filter(|_| is_canceled) {
+            if !builds::mark_canceled(&self.agent, own.build).await {
+                return;
             }
+            let reason = LeaseEnd::Withdrawn("it was canceled in the farm".to_owned());
+            builds::end(&self.agent, own.build, reason).await;
         }
         self.give(Input::Stored(lease));
     }

@@ -17,6 +17,7 @@ use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use records::RecordsError;
 use state::AgentState;
 use store::send::{RemoteSession, provide};
@@ -37,6 +38,13 @@ const KNOWN_FOR: Duration = Duration::from_mins(5);
 const CLOSE_MAX: Duration = Duration::from_mins(1);
 /// The name of the other host in messages, which only the coordinator knows.
 const SOURCE: &str = "a host of the farm";
+
+/// The characters of a path's segment that are encoded: all but the unreserved ones of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A failure of a transfer.
 #[derive(Debug, thiserror::Error)]
@@ -108,14 +116,7 @@ pub(super) async fn send(
 
 /// Returns a name as one segment of a path.
 fn encoded(name: &str) -> String {
-    name.bytes().fold(String::new(), |mut text, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(byte.into());
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-        text
-    })
+    utf8_percent_encode(name, RESERVED).to_string()
 }
 
 async fn send_file(
