@@ -88,3 +88,4 @@ mod trials;
 mod two_volumes;
 mod uefi;
 mod volumes;
+mod web_page;
