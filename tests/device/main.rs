@@ -90,3 +90,4 @@ mod trials;
 mod two_volumes;
 mod uefi;
 mod volumes;
+mod web_page;

@@ -9,6 +9,7 @@
 
 mod burst;
 mod containers;
+mod crawlers;
 mod memory;
 mod overhead;
 mod ready;
@@ -21,7 +22,7 @@ use bench::agent_process::{AgentProcess, Installation};
 use bench::guest_fixture::Machines;
 
 const USAGE: &str = "usage: bench-guests startup WORK | burst WORK [PROGRAMS] | overhead WORK | \
-                     ready WORK | idle WORK | tftp SERVERS | serve DIRECTORY";
+                     crawlers WORK | ready WORK | idle WORK | tftp SERVERS | serve DIRECTORY";
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -31,6 +32,7 @@ fn main() {
         ["burst", work] => burst::measure(Path::new(work), None),
         ["burst", work, programs] => burst::measure(Path::new(work), Some(Path::new(programs))),
         ["overhead", work] => overhead(Path::new(work)),
+        ["crawlers", work] => crawlers::measure(Path::new(work)),
         ["ready", work] => ready::measure(Path::new(work)),
         ["idle", work] => memory::idle_agent(Path::new(work)),
         ["tftp", servers] => tftp::compare(Path::new(servers)),
