@@ -27,9 +27,10 @@ impl Fixture {
             receiver: BuildHost::new(256),
             machine: "linux".parse().unwrap(),
         };
+        let disk = vec![7; 3 << 20];
         let files: [(&str, &[u8]); 2] = [
             ("manifest", b": 1\nid: linux\nsummary: Linux\n"),
-            ("disk.img", &[7; 3 << 20]),
+            ("disk.img", &disk),
         ];
         fixture.development.image("linux-1", None, &files);
         let stream = fixture.development.send("linux-1", None);

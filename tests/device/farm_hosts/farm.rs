@@ -11,7 +11,7 @@ use server_tests::Cluster;
 use sys::command;
 use tempfile::TempDir;
 use tests::agent::AgentHost;
-use tests::{program, wait_until};
+use tests::{program, wait_until, write_file};
 
 /// The time of a lease, of which a host uses one half.
 pub(super) const LEASE_SECONDS: u32 = 8;
@@ -41,7 +41,7 @@ impl Drop for Coordinator {
 impl Farm {
     pub(super) fn start(coordinators: usize) -> Self {
         let (cluster, directory) = (Cluster::start(), tempfile::tempdir().unwrap());
-        fs::write(directory.path().join("clients"), TOKEN).unwrap();
+        write_file(&directory.path().join("clients"), TOKEN);
         let mut farm = Self {
             coordinators: Vec::new(),
             cluster,
@@ -99,7 +99,7 @@ impl Farm {
         let invited = self.command().args(["invite", name]).output().unwrap();
         assert!(invited.status.success(), "{invited:?}");
         let file = self.directory.path().join("token");
-        fs::write(&file, invited.stdout).unwrap();
+        write_file(&file, &String::from_utf8(invited.stdout).unwrap());
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let file = file.display().to_string();
         host.machinectl(&["enrol", "farm", "--token", &file])

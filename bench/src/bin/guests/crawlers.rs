@@ -56,9 +56,9 @@ fn compare(agent: &AgentProcess, machine: &str, address: SocketAddr) {
     let start = || startup_duration(&agent.build(machine), StartKind::Cold);
     for pair in 0..PAIRS {
         let mut crawl = || {
-            let crawler = Crawler::start(address);
+            let pages = Crawler::start(address);
             crawled.push(start());
-            requests += crawler.stop();
+            requests += pages.stop();
         };
         if pair % 2 == 0 {
             alone.push(start());
