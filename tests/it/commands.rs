@@ -189,7 +189,9 @@ fn checksettings_checks_the_settings_and_the_paths_in_them() {
     ));
     assert!(answer.stdout.contains("/nowhere"), "{answer:?}");
     assert!(
-        answer.stdout.contains("line 1: `NAME SCOPE SHA256`"),
+        answer
+            .stdout
+            .contains("line 1: `NAME SCOPE SHA256 CREATED`"),
         "{answer:?}"
     );
     assert_eq!(

@@ -40,6 +40,7 @@ const TOKEN: &str = "/api/v1/tokens/{name}";
 const CACHE: &str = "/api/v1/caches/{name}";
 const PRUNE: &str = "/api/v1/caches/{name}/prune";
 const FEED: &str = "/api/v1/feeds/{name}/rebuild";
+const ENROL: &str = "/api/v1/controllers/{name}/enrol";
 const NOTIFY: &str = "/api/v1/notify/{name}/test";
 const JSON: &str = "application/json";
 const TRUE: &str = r#"{"command": ["true"]}"#;
@@ -454,6 +455,15 @@ const REQUESTS: &[InvalidRequest] = &[
     ),
     ("DELETE", SCHEDULE, "/api/v1/schedules/..%2Fx", "", "", 400),
     ("POST", RUN, "/api/v1/schedules/..%2Fx/run", "", "", 400),
+    ("POST", ENROL, "/api/v1/controllers/x/enrol", "", "", 400),
+    (
+        "POST",
+        ENROL,
+        "/api/v1/controllers/x/enrol",
+        JSON,
+        r#"{"token": "t"}"#,
+        404,
+    ),
     ("POST", FEED, "/api/v1/feeds/..%2Fx/rebuild", "", "", 400),
     ("POST", FEED, "/api/v1/feeds/x/rebuild", "", "", 404),
     ("POST", NOTIFY, "/api/v1/notify/..%2Fx/test", "", "", 400),

@@ -155,9 +155,9 @@ impl Listener {
         let accepted =
             request.and_then(|request| self.accept(index, peer, packet, request, &shared));
         if let Err(refusal) = accepted {
+            shared.report_refusal("", &refusal);
             // If the packet is lost, the client repeats its request.
             let _ = self.sockets[index].send_to(&refusal.packet(), peer);
-            shared.report_refusal("", &refusal);
         }
     }
 

@@ -17,8 +17,9 @@ pub(super) fn run(mut transport: Transport, request: &Request, shared: &Arc<Shar
         Direction::Put => put(&mut transport, request, shared),
     };
     if let Err(TransferError::Refused(refusal)) = &result {
-        transport.send_refusal(refusal);
+        // First, because the client may end its guest when it has the refusal.
         shared.report_refusal(&request.name, refusal);
+        transport.send_refusal(refusal);
     }
     if let Err(error) = result {
         tracing::debug!(name = %printable(&request.name), ?error, "a transfer failed");
