@@ -21,6 +21,7 @@ mod auth;
 mod clients;
 mod errors;
 mod hosts;
+mod metrics;
 mod pages;
 mod transfers;
 mod views;
@@ -95,6 +96,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/farm/v1/hosts/{host}", get(views::host))
         .route("/farm/v1/hosts/{host}/drain", post(clients::drain))
         .route("/farm/v1/hosts/{host}/undrain", post(clients::undrain))
+        .route("/metrics", get(metrics::show))
         .route("/farm/v1/machines", get(views::machines))
         .route("/farm/v1/machines/{machine}", post(clients::publish))
         .method_not_allowed_fallback(errors::wrong_method)

@@ -16,6 +16,7 @@ use farm_store::Store;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use crate::metrics::Counters;
 use crate::transfers::Transfers;
 
 mod beats;
@@ -31,6 +32,7 @@ pub struct Coordinator {
     store: Store,
     /// The transfers that it waits for, and those that its polls tell of.
     transfers: Transfers,
+    counters: Counters,
     terms: Terms,
     /// The months for which results are kept; 0 for ever.
     keep_months: u32,
@@ -67,6 +69,7 @@ impl Coordinator {
         let number = RandomState::new().build_hasher().finish();
         Self {
             transfers: Transfers::new(store.clone(), String::new()),
+            counters: Counters::default(),
             store,
             terms,
             keep_months: 0,
@@ -110,6 +113,11 @@ impl Coordinator {
     /// Returns the transfers.
     pub fn transfers(&self) -> &Transfers {
         &self.transfers
+    }
+
+    /// Returns the counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Returns the hosts that are alive, as they were read last.
@@ -191,7 +199,9 @@ impl Coordinator {
 
     async fn read_queue(&self, reading: &Operation) -> Result<(), Unknown> {
         let asked = self.now();
-        let answer = self.store.apply(reading).await?;
+        let answer = self.store.apply(reading).await;
+        self.counters.count(reading, &answer);
+        let answer = answer?;
         self.queue().note(asked, reading, &answer);
         Ok(())
     }
@@ -238,6 +248,7 @@ impl Coordinator {
 
     /// Notes the effect of an operation on held polls and on the queue.
     fn note(&self, operation: &Operation, answer: &Result<Answer, Unknown>) {
+        self.counters.count(operation, answer);
         match (operation, answer) {
             (Operation::Submit(_) | Operation::Release { .. }, Ok(_)) => self.added.notify_one(),
             (Operation::Cancel(_) | Operation::Drain(..) | Operation::Publish(..), Ok(_)) => {

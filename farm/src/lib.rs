@@ -4,6 +4,7 @@ pub mod api;
 mod attempts;
 pub mod bitbake;
 pub mod coordinator;
+pub mod metrics;
 pub mod secret;
 pub mod server;
 pub mod settings;

@@ -28,7 +28,9 @@ impl Coordinator {
         let mut published = None;
         let mut looks = 0;
         loop {
-            if let Ok(Answer::Hosts(rows)) = self.store.apply(&Operation::Hosts).await {
+            let answer = self.store.apply(&Operation::Hosts).await;
+            self.counters.count(&Operation::Hosts, &answer);
+            if let Ok(Answer::Hosts(rows)) = answer {
                 self.look_at_hosts(&mut hosts, rows).await;
             }
             self.look_at_revisions(&mut published).await;
@@ -127,7 +129,9 @@ impl Coordinator {
             beat,
             attempts_max: self.terms.attempts_max,
         };
-        if let Ok(Answer::Rescued(leases)) = self.store.apply(&rescue).await
+        let answer = self.store.apply(&rescue).await;
+        self.counters.count(&rescue, &answer);
+        if let Ok(Answer::Rescued(leases)) = answer
             && !leases.is_empty()
         {
             let (host, builds) = (host.0, leases.len());

@@ -6,6 +6,7 @@ mod farm;
 mod host;
 mod http;
 mod long;
+mod metrics;
 mod pages;
 mod processes;
 mod program;

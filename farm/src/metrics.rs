@@ -1,0 +1,120 @@
+//! The metrics of a coordinator, for Prometheus.
+
+use std::sync::atomic::AtomicU64;
+
+use farm_core::operation::{Answer, Operation, Unknown};
+use farm_core::view::{HostView, QueueView};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The names of all metrics begin with it.
+const PREFIX: &str = "buildhost_farm";
+/// The states of hosts, as [`HostView::state`] names them.
+const HOST_STATES: [&str; 5] = ["alive", "drained", "silent", "new", "revoked"];
+
+type Gauges = Family<Vec<(&'static str, &'static str)>, Gauge>;
+
+/// The counters of one coordinator since its start. Those of the farm are their sums.
+#[derive(Debug)]
+pub struct Counters {
+    registry: Registry,
+    /// Builds that hosts got.
+    claimed: Counter<u64, AtomicU64>,
+    /// Results of hosts.
+    results: Counter<u64, AtomicU64>,
+    /// Leases that silent hosts lost.
+    rescued: Counter<u64, AtomicU64>,
+    /// Results that were refused, because their leases are over or of others.
+    refused: Counter<u64, AtomicU64>,
+    /// Statements of which the effect is unknown.
+    unknown: Counter<u64, AtomicU64>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        Self {
+            claimed: counter("builds_claimed", "Builds that hosts got"),
+            results: counter("results", "Results that hosts reported"),
+            rescued: counter("leases_rescued", "Leases that silent hosts lost"),
+            refused: counter(
+                "results_refused",
+                "Results of leases that were over or of others",
+            ),
+            unknown: counter(
+                "database_failures",
+                "Statements that failed, and of which the effect is unknown",
+            ),
+            registry,
+        }
+    }
+}
+
+impl Counters {
+    /// Counts an operation on the database.
+    pub(crate) fn count(&self, operation: &Operation, answer: &Result<Answer, Unknown>) {
+        match (operation, answer) {
+            (_, Err(Unknown)) => self.unknown.inc(),
+            (_, Ok(Answer::Claimed(grants))) => self.claimed.inc_by(grants.len() as u64),
+            (_, Ok(Answer::Rescued(leases))) => self.rescued.inc_by(leases.len() as u64),
+            (Operation::Finish(..), Ok(Answer::Recorded)) => self.results.inc(),
+            (Operation::Finish(..), Ok(Answer::Stale)) => self.refused.inc(),
+            _ => return,
+        };
+    }
+
+    /// Returns the counters in the text format of OpenMetrics.
+    pub fn to_text(&self) -> String {
+        text(&self.registry)
+    }
+}
+
+/// Returns the state of the farm in the text format of OpenMetrics. It is `None` if the database does not
+/// answer.
+pub fn gauges(farm: Option<(&QueueView, &[HostView])>) -> String {
+    let mut registry = Registry::with_prefix(PREFIX);
+    let up = Gauge::<i64>::default();
+    up.set(farm.is_some().into());
+    let help = "1 if the database answers the coordinator";
+    registry.register("database_up", help, up);
+    if let Some((queue, hosts)) = farm {
+        let builds = Gauges::default();
+        for (state, count) in [("queued", queue.queued), ("running", queue.running)] {
+            set(&builds, state, count);
+        }
+        let help = "Builds without a result, by state";
+        registry.register("builds_unfinished", help, builds);
+        let oldest = Gauge::<i64>::default();
+        let age = queue.oldest.map(|it| queue.at.duration_since(it).as_secs());
+        oldest.set(age.unwrap_or(0));
+        let help = "Seconds since the submission of the oldest build that waits";
+        registry.register("queue_oldest_seconds", help, oldest);
+        let states = Gauges::default();
+        for state in HOST_STATES {
+            let count = hosts.iter().filter(|it| it.state() == state).count();
+            set(&states, state, count as u64);
+        }
+        registry.register("hosts", "Hosts, by state", states);
+    }
+    text(&registry)
+}
+
+fn set(gauges: &Gauges, state: &'static str, count: u64) {
+    let gauge = gauges.get_or_create(&vec![("state", state)]);
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+}
+
+fn text(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = encode(&mut text, registry);
+    text
+}
