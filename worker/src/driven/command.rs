@@ -86,17 +86,22 @@ pub(super) fn run(command: &Command, connection: Connection, context: &Context, 
         has_ended: Arc::default(),
         sending: Arc::default(),
     };
+    let mut unused = None;
     let end = match spawn(command, context) {
         Ok(child) => serve(child, connection, &client, command, context),
         Err((code, message)) => {
             line(message.clone());
             let _ = client.send(&Frame::Stderr(format!("{message}\n").into_bytes()));
+            unused = Some(connection);
             CommandEnd::Exited(code)
         }
     };
     line(format!("{end}: {shown}"));
     client.end(end);
     drop(place);
+    if let Some(connection) = unused {
+        connection.drain();
+    }
 }
 
 /// Returns the command for people.

@@ -2,12 +2,14 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::exec::{Decoder, Frame};
 
 /// The time that the host has to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// The time that the host has to close the connection of a command that could not be started.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// The size of one read.
 const PIECE: usize = 32 * 1024;
 
@@ -53,6 +55,25 @@ impl Connection {
                 Ok(count) => self.decoder.push(&piece[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads what the host still sends until it closes the connection. A close before that would reset
+    /// the connection, and the last frames would be lost.
+    pub(super) fn drain(mut self) {
+        let deadline = Instant::now() + DRAIN_MAX;
+        let mut piece = vec![0; PIECE];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            match self.stream.read(&mut piece) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
             }
         }
     }

@@ -152,6 +152,23 @@ fn a_command_that_cannot_start_ends_as_in_a_shell() {
 }
 
 #[test]
+fn the_end_of_a_command_that_cannot_start_is_not_lost_while_its_input_comes() {
+    let host = Host::new();
+    let mut client = host.waiting();
+    client.send(&Frame::Start(Box::new(Command {
+        command: vec!["/nonexistent".into()],
+        ..Command::default()
+    })));
+    host.log_until("exit status 127");
+    for _ in 0..100 {
+        client.send(&Frame::Stdin(vec![0; 2048]));
+    }
+    client.send(&Frame::StdinEnd);
+    let (_, _, end) = client.finish();
+    assert_eq!(end, CommandEnd::Exited(127));
+}
+
+#[test]
 fn a_command_ends_with_its_connection_though_it_reads_no_input() {
     let host = Host::new();
     let gone = host.place.path().join("gone");
