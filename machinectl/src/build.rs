@@ -32,7 +32,6 @@ use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
 use list::Filter;
-use waiting::WaitingOptions;
 
 pub(crate) use bisect::search;
 pub(crate) use delete::plan as plan_deletion;
@@ -41,6 +40,7 @@ pub(crate) use interactive::outcome as wait_for_outcome;
 pub(crate) use log::Command as LogCommand;
 pub(crate) use resources::ResourceOptions;
 pub(crate) use submit::{BuildArguments, upload_sources};
+pub(crate) use waiting::WaitingOptions;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -3,6 +3,7 @@
 
 mod builds;
 mod hosts;
+mod submit;
 
 use clap::Subcommand;
 use client::Client;
@@ -70,9 +71,13 @@ pub(crate) fn run_builds(
             builds::cancel(client, *build, *dry_run, output)
         }
         build::Command::Log(command) => builds::log(command, client),
+        build::Command::Build {
+            arguments,
+            waiting,
+            dry_run,
+        } => submit::run(client, arguments, waiting, *dry_run, output),
         _ => {
-            let text = "sources do not travel to the hosts of a farm yet; submit with \
-                        `POST /farm/v1/builds`";
+            let text = "the command needs the agent of one host; name it with --host";
             Err(Failure::new(ExitStatus::Refused, text))
         }
     }

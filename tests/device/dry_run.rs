@@ -44,7 +44,7 @@ fn host() -> BuildHost {
 }
 
 /// The verbs that change nothing or have no plan.
-const NO_PLAN: [&str; 18] = [
+const NO_PLAN: [&str; 23] = [
     "list",
     "slsa",
     "status",
@@ -60,6 +60,11 @@ const NO_PLAN: [&str; 18] = [
     "console",
     "controllers",
     "login",
+    "enrol",
+    "feed",
+    "hosts",
+    "machines",
+    "queue",
     "completions",
     "notify",
     "web",

@@ -9,7 +9,7 @@ use config::builds::Build;
 use config::task::Outcome;
 use rustix::process::Signal;
 use tests::agent::AgentHost;
-use tests::wait_until;
+use tests::{wait_until, write_file};
 
 use crate::controllers::{builds, controllers};
 use farm::{Farm, host};
@@ -69,6 +69,43 @@ fn a_build_is_placed_on_a_host_and_its_result_arrives_once() {
     assert_eq!((&*status.protocol, status.tasks), ("farm", 2));
     assert_eq!(status.contact.failure, "");
     wait_until("no guard is left", || guards(&host).is_empty());
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn the_command_line_submits_a_script_to_a_farm_and_follows_it() {
+    let farm = Farm::start(1);
+    let host = host(&farm, "one");
+    let directory = tempfile::tempdir().unwrap();
+    let script = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        write_file(&path, text);
+        path.display().to_string()
+    };
+    let good = script("hello-1.0", "#!/bin/sh\necho built $((6 * 7))\n");
+    let built = farm.machinectl(&host, &["build", "demo", &good, "--follow"]);
+    let built = built.success();
+    assert!(built.stdout.contains("built 42"), "{built:?}");
+    assert!(
+        built.stderr.contains("finished on one with success"),
+        "{built:?}"
+    );
+    let bad = script("bye-1.0", "#!/bin/sh\nexit 3\n");
+    let failed = farm.machinectl(&host, &["build", "demo", &bad, "--follow"]);
+    assert_eq!(failed.code, Some(30), "{failed:?}");
+    let listed = farm.machinectl(&host, &["builds"]).success().stdout;
+    assert!(
+        listed.contains("hello-1.0") && listed.contains("bye-1.0"),
+        "{listed}"
+    );
+    let archive = script("hello.tar", "ustar");
+    let refused = farm.machinectl(&host, &["build", "demo", &archive]);
+    assert!(refused.stderr.contains("is no script"), "{refused:?}");
+    let unknown = farm.machinectl(&host, &["build", "demo", &good, "--hold"]);
+    assert!(
+        unknown.stderr.contains("--hold has no meaning for a farm"),
+        "{unknown:?}"
+    );
 }
 
 #[test]

@@ -80,6 +80,24 @@ pub struct Subject {
     pub project: Option<ProjectName>,
 }
 
+/// The document with which a client requests a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewBuild {
+    /// The idempotency key, unique in the farm.
+    pub key: String,
+    /// The submitter, if another one than the client. Only administrators may set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitter: Option<Submitter>,
+    /// The priority.
+    #[serde(default)]
+    pub priority: Priority,
+    /// The needs of the build.
+    pub requirements: Requirements,
+    /// The names of what is built.
+    #[serde(flatten)]
+    pub subject: Subject,
+}
+
 /// A request for a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submission {

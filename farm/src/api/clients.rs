@@ -5,32 +5,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use config::builds::{Priority, Submitter};
+use config::builds::Submitter;
 use config::tokens::Scope;
 use config::{BuildId, MachineName};
-use farm_core::messages::{Reply, Request, Subject, Submission};
-use farm_core::{Requirements, Revision, Work};
+use farm_core::messages::{NewBuild, Reply, Request, Submission};
+use farm_core::{Revision, Work};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::auth::{Client, authorize};
 use super::views::no_host;
 use super::{Refusal, Service};
-
-/// A request for a build.
-#[derive(Debug, Deserialize)]
-pub(super) struct NewBuild {
-    /// The idempotency key.
-    key: String,
-    /// The submitter, if another one than the client. Only administrators may set it.
-    #[serde(default)]
-    submitter: Option<Submitter>,
-    #[serde(default)]
-    priority: Priority,
-    requirements: Requirements,
-    #[serde(flatten)]
-    subject: Subject,
-}
 
 /// The number of a submitted build.
 #[derive(Debug, Serialize)]

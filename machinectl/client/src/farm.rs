@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use config::{BuildId, MachineName};
-use farm_core::messages::Submission;
+use farm_core::messages::NewBuild;
 use farm_core::view::{BuildPage, BuildQuery, BuildView, HostView, MachineView, QueueView};
 use serde::Deserialize;
 
@@ -29,8 +29,8 @@ impl Client {
     }
 
     /// Submits a build to the farm. A repetition with the same key returns the same build.
-    pub fn farm_submit(&self, submission: &Submission) -> Result<BuildId> {
-        let submitted: Submitted = self.post("builds", submission)?;
+    pub fn farm_submit(&self, new: &NewBuild) -> Result<BuildId> {
+        let submitted: Submitted = self.post("builds", new)?;
         Ok(submitted.build)
     }
 

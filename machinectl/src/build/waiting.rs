@@ -31,6 +31,20 @@ pub(crate) struct WaitingOptions {
     cancel_on_signal: bool,
 }
 
+impl WaitingOptions {
+    /// Returns true if the build is followed.
+    ///
+    /// # Errors
+    /// An option is set that has no meaning for a farm.
+    pub(crate) fn only_follows(&self) -> Result<bool, Failure> {
+        if self.output.is_some() || self.cancel_on_signal {
+            let text = "--output and --cancel-on-signal have no meaning for a farm yet";
+            return Err(Failure::new(ExitStatus::Usage, text));
+        }
+        Ok(self.follow.enabled)
+    }
+}
+
 /// Submits a build, and waits for it if the options ask for it.
 pub(super) fn submit(
     client: &Client,

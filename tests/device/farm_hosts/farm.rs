@@ -11,6 +11,7 @@ use server_tests::Cluster;
 use sys::command;
 use tempfile::TempDir;
 use tests::agent::AgentHost;
+use tests::hosts::CommandOutput;
 use tests::{program, wait_until, write_file};
 
 /// The time of a lease, of which a host uses one half.
@@ -69,6 +70,7 @@ impl Farm {
         let process = self
             .command()
             .args(["serve", "--listen", &address.to_string()])
+            .args(["--url", &format!("http://{address}")])
             .args(["--lease-seconds", &LEASE_SECONDS.to_string()])
             .arg("--client-token")
             .arg(self.directory.path().join("clients"))
@@ -127,6 +129,14 @@ impl Farm {
             build.is_some()
         });
         build.unwrap()
+    }
+
+    /// Calls `machinectl` with the farm.
+    pub(super) fn machinectl(&self, host: &AgentHost, arguments: &[&str]) -> CommandOutput {
+        let url = format!("http://{}", self.coordinators[0].address);
+        let token = self.directory.path().join("clients").display().to_string();
+        let farm = ["--farm", &url, "--token-file", &token];
+        host.machinectl(&[&farm, arguments].concat())
     }
 
     pub(super) fn cancel(&self, build: u64) {
