@@ -16,6 +16,9 @@ use super::farm::{open, submit};
 use super::host::offer;
 use super::server::Server;
 
+/// The pause between two polls: other coordinators look for transfers once a second.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// A host that polls and sends what it is asked for.
 struct Host {
     client: Server,
@@ -41,6 +44,7 @@ impl Host {
                 self.known.push(order["id"].clone());
                 return order.clone();
             }
+            sleep(PAUSE).await;
         }
         panic!("no transfer is wanted");
     }
