@@ -1,17 +1,13 @@
 //! The HTTP server: connections with limits, and an end that answers held polls.
 
 use std::error::Error;
-use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use linerpc::listener::{
-    self, Accepted, Deadlines, PeerKey, Places, TimedStream, prepare, raise_descriptor_limit,
-};
+use linerpc::listener::{self, Deadlines, Places, TimedStream, prepare, raise_descriptor_limit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower::Layer;
@@ -35,21 +31,6 @@ const DEADLINES: Deadlines = Deadlines {
     write: Duration::from_mins(1),
 };
 
-struct FarmListener(TcpListener);
-
-impl listener::Listener for FarmListener {
-    type Connection = TcpStream;
-
-    async fn accept(&self) -> io::Result<Accepted<TcpStream>> {
-        let (stream, address) = self.0.accept().await?;
-        Ok(Accepted {
-            peer: PeerKey::of_address(address.ip()),
-            descriptor: Some(stream.as_raw_fd()),
-            connection: stream,
-        })
-    }
-}
-
 /// Serves hosts and clients, and watches the farm, until `stop` completes. Then held polls are answered,
 /// and the hosts go to another coordinator.
 pub async fn serve(listener: TcpListener, service: Arc<Service>, stop: impl Future<Output = ()>) {
@@ -70,14 +51,7 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, stop: impl Futu
     let service = RequestBodyTimeoutLayer::new(BODY_TIMEOUT).layer(router);
     let serve = |stream| serve_connection(stream, service.clone(), stopped.clone());
     let places = Places::new(CONNECTIONS_MAX, usize::MAX);
-    listener::serve(
-        FarmListener(listener),
-        &places,
-        stop,
-        SHUTDOWN_TIMEOUT,
-        serve,
-    )
-    .await;
+    listener::serve(listener, &places, stop, SHUTDOWN_TIMEOUT, serve).await;
     watching.abort();
 }
 

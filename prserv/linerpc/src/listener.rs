@@ -14,13 +14,13 @@ mod timed_stream;
 use std::error::Error;
 use std::future::Future;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 pub use lazy_stream::LazyStream;
@@ -43,6 +43,19 @@ pub trait Listener: Send {
 
     /// Accepts a connection. Cancel-safe.
     fn accept(&self) -> impl Future<Output = io::Result<Accepted<Self::Connection>>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Connection = TcpStream;
+
+    async fn accept(&self) -> io::Result<Accepted<TcpStream>> {
+        let (stream, address) = Self::accept(self).await?;
+        Ok(Accepted {
+            peer: PeerKey::of_address(address.ip()),
+            descriptor: Some(stream.as_raw_fd()),
+            connection: stream,
+        })
+    }
 }
 
 /// An accepted connection and its peer.

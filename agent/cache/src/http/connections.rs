@@ -1,15 +1,13 @@
 //! The connections of a guest to its cache.
 
 use std::error::Error;
-use std::io;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use linerpc::listener::{self, Accepted, Deadlines, PeerKey, Places, TimedStream, prepare};
+use linerpc::listener::{self, Deadlines, Places, TimedStream, prepare};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Layer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -28,22 +26,6 @@ const DEADLINES: Deadlines = Deadlines {
     write: Duration::from_mins(1),
 };
 
-/// The listening socket of a cache.
-struct CacheListener(TcpListener);
-
-impl listener::Listener for CacheListener {
-    type Connection = TcpStream;
-
-    async fn accept(&self) -> io::Result<Accepted<TcpStream>> {
-        let (stream, address) = self.0.accept().await?;
-        Ok(Accepted {
-            peer: PeerKey::of_address(address.ip()),
-            descriptor: Some(stream.as_raw_fd()),
-            connection: stream,
-        })
-    }
-}
-
 /// Serves all connections. Does not end.
 pub(super) async fn serve(listener: TcpListener, router: Router) {
     if let Err(error) = prepare(&listener, DEADLINES.write) {
@@ -53,14 +35,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
     let places = Places::new(CONNECTIONS_MAX, usize::MAX);
     let serve = |stream| serve_connection(stream, router.clone());
     let never = std::future::pending();
-    listener::serve(
-        CacheListener(listener),
-        &places,
-        never,
-        Duration::ZERO,
-        serve,
-    )
-    .await;
+    listener::serve(listener, &places, never, Duration::ZERO, serve).await;
 }
 
 async fn serve_connection(stream: TcpStream, router: Router) {
