@@ -5,6 +5,7 @@ pub mod feeds;
 pub mod fs_watch;
 pub(crate) mod layers;
 pub mod notifications;
+mod outbox;
 pub(crate) mod projects;
 pub(crate) mod pull;
 pub mod schedule;

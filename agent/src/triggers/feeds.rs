@@ -5,13 +5,11 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use config::builds::Build;
 use config::feeds::{FeedRebuilt, FeedStatus};
 use config::settings::FeedRules;
 use config::{BuildId, MachineName};
-use controllers::backoff;
 use feeds::package::{self, PackageKind};
 use feeds::repository::{Addition, Published, Repository, RepositoryError};
 use feeds::retention::Retention;
@@ -22,15 +20,12 @@ use state::AgentState;
 use state::paths::ARTIFACTS;
 use sys::blocking::blocking;
 use sys::error_report::chain;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::draw;
+use super::outbox;
 
 mod status;
 
-/// The time between two looks at the records.
-const PERIOD: Duration = Duration::from_secs(1);
 /// The number of builds that are published together.
 const BUILDS_MAX: u32 = 100;
 
@@ -45,23 +40,14 @@ pub fn run(agent: &Arc<AgentState>) {
 /// Publishes the packages of a feed. After a failure the rest waits: it would fail as well.
 async fn serve(agent: &Arc<AgentState>, rules: &FeedRules) {
     resume(rules).await;
-    let mut due = Instant::now();
-    while !agent.stopping.is_cancelled() {
-        if due <= Instant::now() {
-            match round(agent, rules).await {
-                Ok(Some(failures)) => due = Instant::now() + backoff::report(failures, draw()),
-                Ok(None) => {}
-                Err(error) => {
-                    let error = &error as &dyn Error;
-                    warn!(feed = %rules.name, error, "cannot use the waiting publications");
-                }
-            }
-        }
-        tokio::select! {
-            () = agent.stopping.cancelled() => return,
-            () = sleep(PERIOD) => {}
-        }
-    }
+    let deliver = || async {
+        round(agent, rules).await.unwrap_or_else(|error| {
+            let error = &error as &dyn Error;
+            warn!(feed = %rules.name, error, "cannot use the waiting publications");
+            None
+        })
+    };
+    outbox::run(agent, deliver).await;
 }
 
 /// Completes what a killed agent has left, and signs again if the keys have changed.

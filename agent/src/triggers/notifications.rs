@@ -4,24 +4,20 @@ use std::error::Error;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use config::controllers::without_password;
 use config::notify::{Notice, NoticeData, NotifyKind, NotifyStatus, NotifyTest};
 use config::settings::{NotifyOn, NotifyRules, Recipient};
-use controllers::backoff;
 use jiff::Timestamp;
 use notifications::{Delivery, deliver, mail};
 use records::{Notification, NotifyCounts, RecordsError, Settlement};
 use state::AgentState;
 use sys::blocking::blocking;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::draw;
+use super::{draw, outbox};
 
-/// The time between two looks at the outbox.
-const PERIOD: Duration = Duration::from_secs(1);
 /// The part of a log in which errors are looked for, in bytes.
 const LOG_BYTES_MAX: u64 = 8 << 20;
 
@@ -35,23 +31,14 @@ pub fn run(agent: &Arc<AgentState>) {
 
 /// Delivers the notifications of a rule. After a failure the rest waits: it would fail as well.
 async fn serve(agent: &Arc<AgentState>, rules: &NotifyRules) {
-    let mut due = Instant::now();
-    while !agent.stopping.is_cancelled() {
-        if due <= Instant::now() {
-            match round(agent, rules).await {
-                Ok(Some(failures)) => due = Instant::now() + backoff::report(failures, draw()),
-                Ok(None) => {}
-                Err(error) => {
-                    let error = &error as &dyn Error;
-                    warn!(rule = %rules.name, error, "cannot use the outbox of notifications");
-                }
-            }
-        }
-        tokio::select! {
-            () = agent.stopping.cancelled() => return,
-            () = sleep(PERIOD) => {}
-        }
-    }
+    let deliver = || async {
+        round(agent, rules).await.unwrap_or_else(|error| {
+            let error = &error as &dyn Error;
+            warn!(rule = %rules.name, error, "cannot use the outbox of notifications");
+            None
+        })
+    };
+    outbox::run(agent, deliver).await;
 }
 
 /// Delivers what waits. Returns the number of failures if an attempt has failed.
