@@ -34,10 +34,11 @@ pub(super) fn run(
             "build {target} on a host of the farm with {machine}"
         ));
     }
-    let mut attempts = 1..=ATTEMPTS;
+    let mut left = ATTEMPTS;
     let build = loop {
+        left -= 1;
         match client.farm_submit(&new) {
-            Err(error) if may_be_repeated(&error) && attempts.next() < Some(ATTEMPTS) => {
+            Err(error) if left > 0 && may_be_repeated(&error) => {
                 output.status(format_args!("{error}; submitting again"));
                 sleep(5 * POLL_INTERVAL);
             }
