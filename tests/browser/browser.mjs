@@ -43,6 +43,14 @@ export async function tab(browser, options = {}) {
   return { page, context, faults };
 }
 
+/** Repeats an assertion until it holds: after an action the browser may still show the page before. */
+export async function eventually(assertion) {
+  for (const end = Date.now() + 20000; ;) {
+    try { return await assertion(); } catch (error) { if (Date.now() > end) throw error; }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 /** Returns the violations that axe finds. It needs a context that bypasses the policy. */
 export async function accessibility(page) {
   await page.addScriptTag({ path: AXE });

@@ -1,6 +1,6 @@
 // Tests of the pages in a browser: `node pages.mjs [NAME]` runs all tests, or one.
 import assert from "node:assert/strict";
-import { Demo, accessibility, browser, tab } from "./browser.mjs";
+import { Demo, accessibility, browser, eventually, tab } from "./browser.mjs";
 
 const ADMIN = { extraHTTPHeaders: { Authorization: "Bearer admin-token" } };
 const PAGES = (demo) => ["/", "/builds", "/builds?machine=linux&outcome=error", "/builds/120", "/builds/116",
@@ -40,11 +40,12 @@ const tests = {
     await page.getByRole("link", { name: "Builds", exact: true }).click();
     await page.getByLabel("Package").fill("zlib");
     await page.getByRole("button", { name: "Show" }).click();
-    assert.match(page.url(), /package=zlib/);
+    await page.waitForURL(/package=zlib/);
     const targets = await page.locator(".builds .target").allTextContents();
     assert.ok(targets.length > 5 && targets.every((it) => it === "zlib"), targets.join());
     await page.goto(`${demo.url}/builds/116/log?line=1`);
     await page.getByRole("link", { name: "End" }).click();
+    await page.waitForURL((url) => url.searchParams.get("line") !== "1");
     assert.equal(await page.locator(".log li").last().isVisible(), true);
     await context.close();
   },
@@ -55,7 +56,7 @@ const tests = {
     await page.keyboard.press("Tab");
     assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to content");
     await page.keyboard.press("Enter");
-    assert.equal(await page.evaluate(() => document.activeElement.id), "content");
+    await until(page, () => document.activeElement.id === "content");
     await context.close();
   },
 
@@ -64,14 +65,13 @@ const tests = {
     await page.goto(`${demo.url}/builds/116/log`);
     await page.getByLabel("Search").fill("WARNING");
     await page.getByRole("button", { name: "Show" }).click();
-    assert.match(await page.locator(".found").textContent(), /^0 lines/);
+    await eventually(async () => assert.match(await page.locator(".found").textContent(), /^0 lines/));
     await page.getByLabel("Search").fill("warning");
     await page.getByRole("button", { name: "Show" }).click();
-    assert.match(await page.locator(".found").textContent(), /1 of \d+ lines/);
+    await eventually(async () => assert.match(await page.locator(".found").textContent(), /1 of \d+ lines/));
     const first = await page.locator(".log .here").getAttribute("id");
     await page.getByRole("link", { name: "Next", exact: true }).click();
-    const second = await page.locator(".log .here").getAttribute("id");
-    assert.notEqual(first, second);
+    await eventually(async () => assert.notEqual(await page.locator(".log .here").getAttribute("id"), first));
     assert.ok(await page.locator(".log .here mark").count() > 0);
     await page.goto(`${demo.url}/builds/116/log?line=1`);
     const before = await page.locator(".log li").count();
@@ -99,8 +99,7 @@ const tests = {
     await page.goto(`${demo.url}/builds?machine=linux&outcome=success`);
     await page.locator(".builds .target a").first().click();
     await page.getByRole("button", { name: "Rebuild" }).click();
-    await page.waitForURL(/builds\/\d+$/);
-    assert.equal(await page.locator(".facts .pill").textContent(), "queued");
+    await eventually(async () => assert.equal(await page.locator(".facts .pill").textContent(), "queued"));
     await page.locator("summary", { hasText: "Cancel" }).click();
     await page.getByRole("button", { name: /Cancel build/ }).click();
     await until(page, () => document.querySelector(".facts .pill").textContent === "abort");
@@ -136,9 +135,9 @@ const tests = {
     await page.waitForURL(/repair$/);
     assert.match(await page.locator(".steps").textContent(), /7777/);
     await page.getByRole("link", { name: "Cancel" }).click();
-    assert.equal(await finding.count(), 1);
     await finding.getByRole("button").click();
-    // The button has the focus.
+    await page.waitForURL(/repair$/);
+    await until(page, () => document.activeElement.matches("button"));
     await page.keyboard.press("Enter");
     await page.waitForURL(/doctor$/);
     assert.equal(await finding.count(), 0);
@@ -198,7 +197,7 @@ const tests = {
     await row.getByRole("button", { name: /Remove/ }).click();
     assert.match(await page.locator(".steps").first().textContent(), /end its web session/);
     await page.getByRole("button", { name: "Remove" }).click();
-    assert.equal(await row.count(), 0);
+    await row.waitFor({ state: "detached" });
     // The stream of events ends, and the next page is that for signing in.
     await until(robot.page, () => document.getElementById("live").textContent === "offline");
     await robot.page.goto(`${demo.url}/builds`);

@@ -22,7 +22,7 @@ const MORE_FILES_MAX: usize = 4;
 #[derive(Debug, Clone)]
 pub struct Footprint {
     /// The resources of guests, none of which may outlive them.
-    guests: [(&'static str, usize); 7],
+    guests: [(&'static str, usize); 8],
     /// The resources of the agent itself.
     agent: [(&'static str, usize); 5],
 }
@@ -43,6 +43,10 @@ impl Footprint {
                     networks.iter().map(|name| interfaces(name)).sum(),
                 ),
                 ("namespaces", networks.len()),
+                (
+                    "mounts of namespaces",
+                    mounts(&process, &format!("/run/netns/{}-", host.name())),
+                ),
                 ("processes", host.guests().len()),
                 ("children, dead or alive", children),
                 ("cgroups", cgroups(host.name())),
@@ -53,7 +57,7 @@ impl Footprint {
             ],
             agent: [
                 ("loop devices", loop_devices()),
-                ("mounts", mounts(host, &process)),
+                ("mounts", mounts(&process, &test_prefix())),
                 ("open files", list(&process.join("fd")).len()),
                 ("threads", tasks.len()),
                 ("memory in KiB", memory_kib(&process)),
@@ -195,13 +199,11 @@ fn loop_devices() -> usize {
     files.filter(|file| file.contains(&test_prefix())).count()
 }
 
-/// Counts the mounts of this test that a process sees. Other tests mount and unmount meanwhile.
-fn mounts(host: &AgentHost, process: &Path) -> usize {
-    let network = format!("/run/netns/{}-", host.name());
-    let prefix = test_prefix();
-    let is_own = |line: &&str| line.contains(&prefix) || line.contains(&network);
+/// Counts the mounts that a process sees whose paths contain the given text, which only this test
+/// has: other tests mount and unmount meanwhile.
+fn mounts(process: &Path, own: &str) -> usize {
     let table = text(&process.join("mountinfo"));
-    table.lines().filter(is_own).count()
+    table.lines().filter(|line| line.contains(own)).count()
 }
 
 /// Returns the prefix of the names of this test's directories.

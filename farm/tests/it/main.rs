@@ -1,6 +1,7 @@
 //! Coordinators, hosts and a real PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "a failure fails the test")]
 
+mod bitbake_checkout;
 mod chaos;
 mod farm;
 mod host;

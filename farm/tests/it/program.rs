@@ -1,4 +1,4 @@
-//! The program: its exit status, its signals, and its services for BitBake.
+//! The program: its exit status and its signals.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -7,17 +7,17 @@ use nix::sys::signal::Signal;
 use server_tests::{Cluster, RunningProgram, command};
 
 /// Returns the command for the program without settings of this host.
-fn program() -> Command {
+pub(super) fn program() -> Command {
     let mut command = command(env!("CARGO_BIN_EXE_buildhost-farm"));
     command.env_remove("BUILDHOST_FARM_DB");
     command
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn write(directory: &Path, name: &str, content: &str) -> std::path::PathBuf {
+pub(super) fn write(directory: &Path, name: &str, content: &str) -> std::path::PathBuf {
     let path = directory.join(name);
     sys::file::replace(&path, content.as_bytes()).unwrap();
     path
@@ -81,74 +81,4 @@ fn a_reload_reads_the_token_again_unless_it_cannot_be_used() {
 
     server.signal(Signal::SIGTERM);
     assert!(server.wait().success(), "{}", server.log());
-}
-
-/// Starts a coordinator with the services for BitBake. Returns the addresses of both.
-fn start_for_bitbake(config: &Path) -> (RunningProgram, Vec<String>) {
-    let mut serve = program();
-    serve.arg("--config").arg(config).arg("serve");
-    let server = RunningProgram::launch(serve);
-    let log = server.log();
-    let lines = log
-        .lines()
-        .filter_map(|line| line.split_once("for BitBake address="));
-    let addresses = lines.filter_map(|(_, rest)| rest.split_whitespace().next());
-    let addresses = addresses.map(str::to_owned).collect();
-    (server, addresses)
-}
-
-/// Asks both services with the clients of BitBake, by turns at two coordinators. A checksum that returns
-/// gets a new value.
-const ASK: &str = r#"
-import sys
-sys.path.insert(0, sys.argv[1] + "/lib")
-import hashserv
-from prserv.client import PRClient
-pr, hashes = sys.argv[2:4], sys.argv[4:6]
-values = []
-for address in pr + pr:
-    client = PRClient()
-    host, port = address.rsplit(":", 1)
-    client.connect_tcp(host, int(port))
-    for checksum in ("c1", "c2"):
-        values.append(client.getPR("hello-1.0-r0", "core2-64", checksum))
-    client.close()
-print(*values)
-with hashserv.create_client(hashes[0]) as client:
-    told = client.report_unihash("1" * 64, "method", "2" * 64, "3" * 64)
-    print(told["unihash"] == "3" * 64)
-with hashserv.create_client(hashes[1]) as client:
-    print(client.get_unihash("method", "1" * 64) == "3" * 64)
-    # Another task with the same output is equivalent.
-    told = client.report_unihash("4" * 64, "method", "2" * 64, "5" * 64)
-    print(told["unihash"] == "3" * 64)
-"#;
-
-#[test]
-#[ignore = "needs PostgreSQL and a checkout of BitBake"]
-fn bitbakes_clients_see_one_database_at_all_coordinators_of_a_farm() {
-    let Some(bitbake) = std::env::var_os("BITBAKE") else {
-        panic!("BITBAKE does not name a checkout of BitBake");
-    };
-    let cluster = Cluster::start();
-    let directory = tempfile::tempdir().unwrap();
-    let settings = format!(
-        "database = \"{}\"\nlisten = \"127.0.0.1:0\"\n[prserv]\nlisten = [\"127.0.0.1:0\"]\n\
-         [hashserv]\nlisten = [\"127.0.0.1:0\"]\nanonymous = [\"@read\", \"@report\"]\n",
-        cluster.url()
-    );
-    let config = write(directory.path(), "farm.toml", &settings);
-    let (mut one, of_one) = start_for_bitbake(&config);
-    let (mut two, of_two) = start_for_bitbake(&config);
-    let script = write(directory.path(), "ask.py", ASK);
-    let addresses = [&of_one[0], &of_two[0], &of_one[1], &of_two[1]];
-    let mut python = command("python3");
-    python.arg(script).arg(bitbake).args(addresses);
-    let Output { stdout, stderr, .. } = python.output().unwrap();
-    let expected = "0 1 2 3 4 5 6 7\nTrue\nTrue\nTrue\n";
-    assert_eq!(text(&stdout), expected, "{}", text(&stderr));
-    for server in [&mut one, &mut two] {
-        server.signal(Signal::SIGTERM);
-        assert!(server.wait().success(), "{}", server.log());
-    }
 }
