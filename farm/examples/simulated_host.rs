@@ -232,6 +232,6 @@ fn offer(guests: u64, busy: u64) -> Offer {
         machines: linux.into_iter().collect(),
         total: capacity(guests),
         free: capacity(guests.saturating_sub(busy)),
-        halt: None,
+        ..Offer::default()
     }
 }

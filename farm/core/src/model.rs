@@ -192,4 +192,7 @@ pub struct Offer {
     pub free: Capacity,
     /// The reason for which no guest starts now, such as host pressure.
     pub halt: Option<String>,
+    /// The version of the host's agent, for people; empty if the agent does not tell it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
 }

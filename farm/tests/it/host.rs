@@ -113,6 +113,6 @@ pub(crate) fn offer(busy: u64) -> Offer {
         machines: [("linux".parse().unwrap(), machine)].into(),
         total: capacity(GUESTS),
         free: capacity(GUESTS - busy.min(GUESTS)),
-        halt: None,
+        ..Offer::default()
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn list(hosts: &[HostView], output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         return output.print_json(&hosts);
     }
-    let mut table = Table::new(["HOST", "STATE", "SEEN", "BUILDS", "FREE", "MACHINES"]);
+    let mut table = Table::new(["HOST", "STATE", "SEEN", "BUILDS", "FREE", "MACHINES", "VERSION"]);
     for host in hosts {
         let (free, total) = (&host.offer.free, &host.offer.total);
         table.add([
@@ -23,6 +23,7 @@ pub(super) fn list(hosts: &[HostView], output: &Output) -> Result<(), Failure> {
             host.builds.to_string(),
             format!("{}/{} cpus, {} MiB", free.cpus, total.cpus, free.memory_mib),
             host.offer.machines.len().to_string(),
+            host.offer.version.clone(),
         ]);
     }
     output.print_table(&table)
@@ -55,6 +56,7 @@ pub(super) fn show(host: &HostView, output: &Output) -> Result<(), Failure> {
         ("state", host.state().to_owned()),
         ("drained", if host.drained { "yes" } else { "" }.to_owned()),
         ("seen", or_empty(host.seen.map(time))),
+        ("version", host.offer.version.clone()),
         ("builds", host.builds.to_string()),
         ("guests", of(free.guests, total.guests)),
         ("processors", of(free.cpus, total.cpus)),

@@ -46,7 +46,7 @@ fn offer(cpus: u64) -> Offer {
         machines: [("linux".parse().unwrap(), machine)].into(),
         free: total.clone(),
         total,
-        halt: None,
+        ..Offer::default()
     }
 }
 

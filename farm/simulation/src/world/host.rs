@@ -310,7 +310,7 @@ impl World {
             machines: machines.collect(),
             total,
             free,
-            halt: None,
+            ..Offer::default()
         }
     }
 

@@ -36,6 +36,7 @@ pub(super) fn offer(
         total: capacity(host.total),
         free: capacity(host.free),
         halt: host.halt,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
