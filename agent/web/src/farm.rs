@@ -1,8 +1,10 @@
 //! The pages of a farm: overview, builds, hosts and machines.
 
+mod artifacts;
 mod build;
 mod builds;
 mod hosts;
+mod machines;
 mod overview;
 
 use config::builds::State;
@@ -10,9 +12,11 @@ use farm_core::view::{BuildState, BuildView, HostView};
 
 use crate::marks::Mark;
 
+pub use artifacts::FarmArtifacts;
 pub use build::FarmBuild;
 pub use builds::FarmBuilds;
-pub use hosts::{FarmHost, FarmHosts, FarmMachines};
+pub use hosts::{FarmHost, FarmHosts};
+pub use machines::FarmMachines;
 pub use overview::FarmOverview;
 
 /// Returns the symbol of a build: of its outcome, or of its state.
@@ -25,9 +29,24 @@ fn mark(build: &BuildView) -> Mark {
     }
 }
 
+/// Returns true if a host that is alive and not drained starts no guest.
+fn is_halted(host: &HostView) -> bool {
+    host.state() == "alive" && host.offer.halt.is_some()
+}
+
+/// Returns the state of a host for people.
+fn word(host: &HostView) -> &'static str {
+    if is_halted(host) {
+        "halted"
+    } else {
+        host.state()
+    }
+}
+
 /// Returns the class of the color of a host's state.
 fn class(host: &HostView) -> &'static str {
     match host.state() {
+        _ if is_halted(host) => "warn",
         "alive" => "good",
         "drained" => "warn",
         "silent" => "bad",

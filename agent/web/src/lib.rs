@@ -31,7 +31,9 @@ pub use build::BuildPage;
 pub use builds::Builds;
 pub use confirm::Confirm;
 pub use console::ConsolePage;
-pub use farm::{FarmBuild, FarmBuilds, FarmHost, FarmHosts, FarmMachines, FarmOverview};
+pub use farm::{
+    FarmArtifacts, FarmBuild, FarmBuilds, FarmHost, FarmHosts, FarmMachines, FarmOverview,
+};
 pub use filter::Filter;
 pub use frame::{FarmSection, Frame, Section, Viewer};
 pub use host::{DoctorPage, HostPage, ProjectRow, finding_field};

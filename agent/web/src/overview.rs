@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::frame::Frame;
 use crate::marks::Mark;
-use crate::words::{Ago, Prose, clock, count, distance, duration, rough, size};
+use crate::words::{Ago, Prose, clock, count, distance, duration, mebibytes, rough, size};
 
 /// The overview.
 #[derive(Debug, Template)]
@@ -105,7 +105,6 @@ impl Overview {
             Some(total) => format!("{} of {total} CPU", cpus.taken),
             None => format!("{} CPU", cpus.taken),
         }];
-        let mebibytes = |mib: u64| size(mib << 20);
         parts.push(match memory_mib.total {
             Some(total) => format!("{} of {}", mebibytes(memory_mib.taken), mebibytes(total)),
             None => mebibytes(memory_mib.taken),

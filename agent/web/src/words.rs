@@ -121,6 +121,11 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// Returns a size that is given in MiB.
+pub(crate) fn mebibytes(mib: u64) -> String {
+    size(mib << 20)
+}
+
 /// Returns a number with separators between its thousands: `1 300 000`, with narrow spaces.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();

@@ -3,6 +3,7 @@
 
 mod actions;
 mod events;
+mod files;
 mod show;
 mod sign_in;
 
@@ -37,8 +38,9 @@ pub(super) fn routes(service: &Arc<Service>) -> Router<Arc<Service>> {
         .route("/builds", get(show::builds))
         .route("/builds/{build}", get(show::build))
         .route("/builds/{build}/cancel", post(actions::cancel))
-        .route("/builds/{build}/log.txt", get(show::log))
-        .route("/builds/{build}/artifacts.json", get(show::artifacts))
+        .route("/builds/{build}/log.txt", get(files::log))
+        .route("/builds/{build}/artifacts", get(files::artifacts))
+        .route("/builds/{build}/artifacts/{name}", get(files::artifact))
         .route("/hosts", get(show::hosts))
         .route("/hosts/{host}", get(show::host))
         .route("/hosts/{host}/{action}", post(actions::drain))

@@ -80,7 +80,7 @@ async fn browsers_see_the_farm_and_act_within_their_scope() {
         ("/builds/1", "submitted by ann"),
         ("/hosts", "host1"),
         ("/hosts/host1", "no sign of life yet"),
-        ("/machines", "none is published"),
+        ("/machines", "no revision is published"),
     ] {
         let (status, html) = reader.get(path).await;
         assert_eq!(status, StatusCode::OK, "{path}: {html}");

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::mark;
 use crate::frame::Frame;
 use crate::marks::Mark;
-use crate::words::{Ago, clock, rough};
+use crate::words::{Ago, Prose, clock, mebibytes, rough};
 
 /// One build of a farm.
 #[derive(Debug, Template)]
@@ -25,6 +25,8 @@ pub struct FarmBuild {
 #[derive(Debug, PartialEq, Eq)]
 struct Event {
     at: Timestamp,
+    /// The time since the submission; `None` for the submission itself.
+    after: Option<String>,
     class: &'static str,
     text: String,
 }
@@ -70,7 +72,14 @@ impl FarmBuild {
         let mut events = Vec::new();
         let mut add = |at: Option<Timestamp>, class, text: String| {
             if let Some(at) = at {
-                events.push(Event { at, class, text });
+                let seconds = at.duration_since(build.submitted).as_secs();
+                let after = clock(u64::try_from(seconds).unwrap_or(0));
+                events.push(Event {
+                    at,
+                    after: Some(after),
+                    class,
+                    text,
+                });
             }
         };
         add(
@@ -97,6 +106,9 @@ impl FarmBuild {
             format!("finished as {}", self.verdict()),
         );
         events.sort_by_key(|it| it.at);
+        if let Some(submission) = events.first_mut() {
+            submission.after = None;
+        }
         events
     }
 
@@ -114,7 +126,7 @@ impl FarmBuild {
             ),
             ("toolchain", Some(needs.toolchain.to_string())),
             ("processors", Some(needs.cpus.to_string())),
-            ("memory", Some(format!("{} MiB", needs.memory_mib))),
+            ("memory", Some(mebibytes(needs.memory_mib))),
             ("resources", Some(resources.join(", "))),
             ("priority", Some(build.priority.0.to_string())),
         ];
@@ -148,6 +160,8 @@ mod tests {
             build: view,
             now: "2026-11-30T13:00:00Z".parse().unwrap(),
         };
+        let times: Vec<_> = page.events().into_iter().map(|it| it.after).collect();
+        assert_eq!((&times[0], times[2].as_deref()), (&None, Some("1:30")));
         let texts: Vec<_> = page.events().into_iter().map(|it| it.text).collect();
         let expected = [
             "submitted by ann",

@@ -10,7 +10,7 @@ use super::mark;
 use crate::filter::Filter;
 use crate::frame::Frame;
 use crate::marks::Mark;
-use crate::words::{Ago, clock};
+use crate::words::{Ago, Prose, clock};
 
 /// The outcomes of the filter.
 const OUTCOMES: [Outcome; 7] = [

@@ -1,13 +1,12 @@
-//! The hosts and the machines of a farm.
+//! The hosts of a farm.
 
 use askama::Template;
-use farm_core::view::{HostView, MachineView};
-use farm_core::{OfferedMachine, Revision};
+use farm_core::OfferedMachine;
+use farm_core::view::HostView;
 use jiff::Timestamp;
 
-use super::class;
 use crate::frame::Frame;
-use crate::words::Ago;
+use crate::words::{Ago, Prose};
 
 /// The hosts of a farm.
 #[derive(Debug, Template)]
@@ -24,11 +23,6 @@ pub struct FarmHosts {
 impl FarmHosts {
     fn ago(&self, at: &Timestamp) -> Ago {
         Ago::new(*at, self.now)
-    }
-
-    #[expect(clippy::unused_self, reason = "templates call methods")]
-    fn class(&self, host: &HostView) -> &'static str {
-        class(host)
     }
 }
 
@@ -49,10 +43,6 @@ impl FarmHost {
         Ago::new(*at, self.now)
     }
 
-    fn class(&self) -> &'static str {
-        class(&self.host)
-    }
-
     /// Returns the countable resources with their free and total numbers.
     fn resources(&self) -> Vec<(String, u64, u64)> {
         let offer = &self.host.offer;
@@ -70,53 +60,10 @@ impl FarmHost {
     }
 }
 
-/// The machines of a farm.
-#[derive(Debug, Template)]
-#[template(path = "farm_machines.html")]
-pub struct FarmMachines {
-    /// The parts that all pages share.
-    pub frame: Frame,
-    /// The machines.
-    pub machines: Vec<MachineView>,
-}
-
-impl FarmMachines {
-    /// Returns the class of the color of a host's revision: bad if it is older than the published one.
-    #[expect(
-        clippy::unused_self,
-        clippy::trivially_copy_pass_by_ref,
-        reason = "templates call methods"
-    )]
-    fn class(&self, machine: &MachineView, revision: &Revision) -> &'static str {
-        match machine.revision {
-            Some(published) if *revision < published => "warn",
-            Some(_) => "good",
-            None => "idle",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::examples::{frame, host};
     use super::*;
-
-    #[test]
-    fn a_host_with_an_older_revision_is_marked() {
-        let hosts = [("a".to_owned(), Revision(1)), ("b".to_owned(), Revision(2))];
-        let machine = MachineView {
-            name: "linux".parse().unwrap(),
-            revision: Some(Revision(2)),
-            hosts: hosts.into(),
-        };
-        let page = FarmMachines {
-            frame: frame("Machines"),
-            machines: vec![machine],
-        };
-        let html = page.render().unwrap();
-        assert_eq!(html.matches("pill warn").count(), 1);
-        assert_eq!(html.matches("pill good").count(), 2);
-    }
 
     #[test]
     fn a_host_shows_its_offer_and_only_administrators_drain_it() {
@@ -135,5 +82,20 @@ mod tests {
             now: Timestamp::UNIX_EPOCH,
         };
         assert!(list.render().unwrap().contains("href=\"/hosts/build1\""));
+    }
+    #[test]
+    fn a_host_that_starts_nothing_says_why_and_absent_ones_offer_nothing() {
+        let mut halted = host("build1");
+        halted.offer.halt = Some("`df` says no".to_owned());
+        let mut silent = host("build2");
+        silent.alive = false;
+        let list = FarmHosts {
+            frame: frame("Hosts"),
+            hosts: vec![halted, silent],
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let html = list.render().unwrap();
+        assert!(html.contains("<code>df</code> says no") && html.contains("halted"));
+        assert_eq!(html.matches("0 of 0").count(), 2);
     }
 }

@@ -4,10 +4,13 @@ use askama::Template;
 use farm_core::view::{BuildView, HostView, QueueView};
 use jiff::Timestamp;
 
-use super::{class, mark};
+use super::{is_halted, mark, word};
 use crate::frame::Frame;
 use crate::marks::Mark;
-use crate::words::{Ago, clock, count, rough};
+use crate::words::{Ago, Prose, clock, count, rough};
+
+/// The largest number of hosts on the overview.
+const HOSTS_MAX: usize = 12;
 
 /// The overview of a farm.
 #[derive(Debug, Template)]
@@ -61,15 +64,58 @@ impl FarmOverview {
     }
 
     #[expect(clippy::unused_self, reason = "templates call methods")]
-    fn class(&self, host: &HostView) -> &'static str {
-        class(host)
+    fn took(&self, build: &BuildView) -> Option<String> {
+        build.seconds(build.finished?).map(clock)
     }
 
-    #[expect(clippy::unused_self, reason = "templates call methods")]
+    /// Returns the numbers of hosts by state.
+    fn states(&self) -> String {
+        let words = ["alive", "halted", "drained", "silent", "new", "revoked"];
+        let counts = words.map(|it| {
+            (
+                self.hosts.iter().filter(|host| word(host) == it).count(),
+                it,
+            )
+        });
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<_> = counts.map(|(count, it)| format!("{count} {it}")).collect();
+        counts.join(" · ")
+    }
+
+    /// Returns the first hosts: those that need attention before the others.
+    fn shown_hosts(&self) -> Vec<&HostView> {
+        let mut hosts: Vec<_> = self.hosts.iter().collect();
+        hosts.sort_by_key(|it| match it.state() {
+            "silent" => 0,
+            _ if is_halted(it) => 1,
+            "drained" => 2,
+            "alive" => 3,
+            _ => 4,
+        });
+        hosts.truncate(HOSTS_MAX);
+        hosts
+    }
+
+    /// Returns the number of hosts that are not shown.
+    fn more_hosts(&self) -> usize {
+        self.hosts.len().saturating_sub(HOSTS_MAX)
+    }
+
+    /// Returns what a host does, or the reason for which it does nothing.
     fn load(&self, host: &HostView) -> String {
         let builds = count(usize::try_from(host.builds).unwrap_or(usize::MAX), "build");
         let (free, total) = (host.offer.free.cpus, host.offer.total.cpus);
-        format!("{builds}, {free} of {total} processors free")
+        match (host.state(), host.seen, &host.offer.halt) {
+            ("revoked", ..) => "its key was revoked".to_owned(),
+            (_, None, _) => "has not polled yet".to_owned(),
+            ("silent", Some(seen), _) => {
+                let seconds = self.queue.at.duration_since(seen).as_secs();
+                let silent = rough(u64::try_from(seconds).unwrap_or(0));
+                format!("no sign of life for {silent}, {builds}")
+            }
+            (_, _, Some(halt)) => halt.clone(),
+            _ => format!("{builds}, {free} of {total} processors free"),
+        }
     }
 }
 
@@ -97,5 +143,30 @@ mod tests {
         assert!(html.contains("no host can ever start it") && !html.contains("<b>none"));
         assert!(html.contains("of about 4 min") && html.contains("build1"));
         assert!(html.contains("href=\"/hosts\"") && !html.contains("openapi"));
+    }
+    #[test]
+    fn hosts_that_need_attention_come_first() {
+        let mut hosts: Vec<_> = (1..=20).map(|it| host(&format!("build{it:02}"))).collect();
+        hosts[16].alive = false;
+        hosts[17].offer.halt = Some("the disk is full".to_owned());
+        hosts[18].drained = true;
+        hosts[0].seen = None;
+        let page = FarmOverview {
+            frame: frame("Overview"),
+            queue: queue(Vec::new()),
+            running: Vec::new(),
+            failing: Vec::new(),
+            finished: Vec::new(),
+            hosts,
+        };
+        let names: Vec<_> = page.shown_hosts().iter().map(|it| &it.name[..]).collect();
+        assert_eq!(names[..4], ["build17", "build18", "build19", "build02"]);
+        let states = "16 alive · 1 halted · 1 drained · 1 silent · 1 new";
+        let html = page.render().unwrap();
+        assert!(
+            html.contains(states) && html.contains(">8 more</a>"),
+            "{html}"
+        );
+        assert!(html.contains("no sign of life for 60 s") && html.contains("the disk is full"));
     }
 }

@@ -6,7 +6,6 @@ use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use config::BuildId;
-use farm_core::transfers::Wanted;
 use farm_core::view::{BuildQuery, BuildState};
 use farm_store::StoreError;
 use jiff::Timestamp;
@@ -16,12 +15,14 @@ use web::{
 };
 
 use super::super::auth::Client;
-use super::super::{Refusal, Service, transfers, views};
+use super::super::{Refusal, Service, views};
 use super::{error_page, frame, page};
 use crate::view;
 
 /// The builds of a list of the overview.
 const SHOWN: u32 = 20;
+/// The builds that have finished last, on the overview.
+const SHOWN_FINISHED: u32 = 12;
 
 pub(super) async fn overview(
     State(service): State<Arc<Service>>,
@@ -36,21 +37,23 @@ pub(super) async fn overview(
 
 async fn gathered(service: &Service, client: &Client) -> Result<FarmOverview, StoreError> {
     let (coordinator, store) = (&service.coordinator, service.coordinator.store());
-    let in_state = |state| BuildQuery {
+    let in_state = |state, count| BuildQuery {
         state: Some(state),
-        count: Some(SHOWN),
+        count: Some(count),
         ..BuildQuery::default()
     };
-    let mut running = store.builds(&in_state(BuildState::Running)).await?.builds;
+    let running = in_state(BuildState::Running, SHOWN);
+    let mut running = store.builds(&running).await?.builds;
     for build in &mut running {
         build.usual_seconds = store.usual_seconds(build).await?;
     }
+    let finished = in_state(BuildState::Finished, SHOWN_FINISHED);
     Ok(FarmOverview {
         frame: frame(Some(client), FarmSection::Overview, "Overview"),
         queue: view::queue(coordinator).await?,
         running,
         failing: store.failing().await?,
-        finished: store.builds(&in_state(BuildState::Finished)).await?.builds,
+        finished: store.builds(&finished).await?.builds,
         hosts: view::hosts(coordinator).await?,
     })
 }
@@ -103,30 +106,6 @@ pub(super) async fn build(
         Ok(None) => error_page(Some(&client), views::no_build(id)),
         Err(error) => unavailable(&client, &error),
     }
-}
-
-pub(super) async fn log(
-    State(service): State<Arc<Service>>,
-    Extension(client): Extension<Client>,
-    Path(build): Path<BuildId>,
-) -> Response {
-    let log = |lease| Wanted::Log {
-        lease,
-        offset: 0,
-        follow: false,
-    };
-    let sent = transfers::send(&service, build, log).await;
-    sent.unwrap_or_else(|refusal| error_page(Some(&client), refusal))
-}
-
-pub(super) async fn artifacts(
-    State(service): State<Arc<Service>>,
-    Extension(client): Extension<Client>,
-    Path(build): Path<BuildId>,
-) -> Response {
-    let artifacts = |lease| Wanted::Artifacts { lease };
-    let sent = transfers::send(&service, build, artifacts).await;
-    sent.unwrap_or_else(|refusal| error_page(Some(&client), refusal))
 }
 
 pub(super) async fn hosts(
