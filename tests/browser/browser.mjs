@@ -1,5 +1,6 @@
-// Parts that the tests and the screenshots share: the demo host, the browser, and pages that must have
-// no errors.
+// Parts that the tests and the screenshots share: the demos, the browser, pages that must have no errors, and
+// the run of the tests.
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { createRequire } from "node:module";
@@ -7,10 +8,14 @@ import { chromium } from "playwright-core";
 
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
-/** A host with builds, as `web-demo` serves it. */
+/** The program of a host with builds. */
+export const HOST = process.env.WEB_DEMO ?? "target/debug/web-demo";
+/** The program of a farm with builds. */
+export const FARM = process.env.FARM_DEMO ?? "target/debug/examples/farm_demo";
+
+/** A host or a farm with builds. */
 export class Demo {
-  static async start(...options) {
-    const program = process.env.WEB_DEMO ?? "target/debug/web-demo";
+  static async start(program, ...options) {
     const child = spawn(program, options, { stdio: ["pipe", "pipe", "inherit"] });
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
     const first = await lines.next();
@@ -56,4 +61,64 @@ export async function accessibility(page) {
   await page.addScriptTag({ path: AXE });
   const found = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
   return found.violations.map((it) => `${it.id}: ${it.help}: ${it.nodes.map((node) => node.html).slice(0, 3).join(" | ")}`);
+}
+
+/** Waits until a condition on the page is true. */
+export const until = (page, what, value) => page.waitForFunction(what, value, { timeout: 20000 });
+
+/** Signs a browser in to the pages of a farm or a host. */
+export async function signIn(page, url, token) {
+  await page.goto(`${url}/login`);
+  await page.getByLabel("Token").fill(token);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForURL(`${url}/`);
+}
+
+/** Returns the texts that reach beyond the row, tile or cell that they are in. */
+function outside() {
+  const boxes = [...document.querySelectorAll(".rows > li, .tiles > li, td")];
+  const reaches = (box) => [...box.querySelectorAll("*")].some((it) =>
+    !it.closest(".unseen") && it.getBoundingClientRect().right > box.getBoundingClientRect().right + 1);
+  return boxes.filter(reaches).map((it) => it.textContent.trim().replace(/\s+/g, " "));
+}
+
+/** Opens pages in both schemes and widths: they have no violations, errors or overflow. */
+export async function checkPages(chromium, url, paths, options, enter = async () => {}) {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1280, 360]) {
+      const all = { ...options, colorScheme, viewport: { width, height: 800 } };
+      const plain = await tab(chromium, all);
+      const checked = await tab(chromium, { ...all, bypassCSP: true });
+      for (const it of [plain, checked]) await enter(it.page);
+      for (const path of paths) {
+        const where = `${path} ${colorScheme} ${width}`;
+        await checked.page.goto(url + path);
+        assert.deepEqual(await accessibility(checked.page), [], where);
+        await plain.page.goto(url + path);
+        const extra = await plain.page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(extra <= 0, `${where}: ${extra} pixels too wide`);
+        assert.deepEqual(await plain.page.evaluate(outside), [], where);
+      }
+      const faults = plain.faults.filter((it) => !it.includes("404"));
+      assert.deepEqual(faults, []);
+      await plain.context.close();
+      await checked.context.close();
+    }
+  }
+}
+
+/** Runs all tests, or those whose name has a text, and returns the number of failures. */
+export async function run(tests, demo, chromium, text) {
+  let failures = 0;
+  for (const [name, test] of Object.entries(tests)) {
+    if (text && !name.includes(text)) continue;
+    try {
+      await test(demo, chromium);
+      console.log(`passed: ${name}`);
+    } catch (error) {
+      failures += 1;
+      console.error(`FAILED: ${name}\n${error.stack}`);
+    }
+  }
+  return failures;
 }

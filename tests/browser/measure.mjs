@@ -1,8 +1,8 @@
 // Measures the pages of a host with 100,000 builds and a log of 1.3 million lines. Prints the median and
 // the slowest of some rounds beside the limit.
-import { Demo, browser, tab } from "./browser.mjs";
+import { Demo, HOST, browser, tab } from "./browser.mjs";
 
-const demo = await Demo.start("400");
+const demo = await Demo.start(HOST, "400");
 await demo.tell("large");
 const headers = { Authorization: "Bearer admin-token" };
 const ROUNDS = 15;

@@ -1,36 +1,15 @@
 // Tests of the pages in a browser: `node pages.mjs [NAME]` runs all tests, or one.
 import assert from "node:assert/strict";
-import { Demo, accessibility, browser, eventually, tab } from "./browser.mjs";
+import { Demo, HOST, browser, checkPages, eventually, run, tab, until } from "./browser.mjs";
 
 const ADMIN = { extraHTTPHeaders: { Authorization: "Bearer admin-token" } };
 const PAGES = (demo) => ["/", "/builds", "/builds?machine=linux&outcome=error", "/builds/120", "/builds/116",
   `/builds/${demo.running}`, "/builds/116/log?find=warning", "/builds/9999", `/builds/${demo.running}/console`,
   "/machines", "/machines/linux", "/host", "/host/doctor", "/host/services?find=lib", "/host/tokens", "/host/settings"];
 
-/** Waits until a condition on the page is true. */
-const until = (page, what, value) => page.waitForFunction(what, value, { timeout: 20000 });
-
 const tests = {
   async "pages have no violations, errors or overflow in both schemes and widths"(demo, chromium) {
-    for (const colorScheme of ["light", "dark"]) {
-      for (const width of [1280, 360]) {
-        const options = { ...ADMIN, colorScheme, viewport: { width, height: 800 } };
-        const plain = await tab(chromium, options);
-        const checked = await tab(chromium, { ...options, bypassCSP: true });
-        for (const path of PAGES(demo)) {
-          const where = `${path} ${colorScheme} ${width}`;
-          await checked.page.goto(demo.url + path);
-          assert.deepEqual(await accessibility(checked.page), [], where);
-          await plain.page.goto(demo.url + path);
-          const extra = await plain.page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-          assert.ok(extra <= 0, `${where}: ${extra} pixels too wide`);
-        }
-        const faults = plain.faults.filter((it) => !it.includes("404"));
-        assert.deepEqual(faults, []);
-        await plain.context.close();
-        await checked.context.close();
-      }
-    }
+    await checkPages(chromium, demo.url, PAGES(demo), ADMIN);
   },
 
   async "pages work without scripts"(demo, chromium) {
@@ -208,7 +187,7 @@ const tests = {
   },
 
   async "readers without a session have no actions"(_, chromium) {
-    const demo = await Demo.start("40", 'http.web = "read"');
+    const demo = await Demo.start(HOST, "40", 'http.web = "read"');
     try {
       const { page, context, faults } = await tab(chromium);
       await page.goto(demo.url);
@@ -223,19 +202,9 @@ const tests = {
   },
 };
 
-const demo = await Demo.start("120");
+const demo = await Demo.start(HOST, "120");
 const chromium = await browser();
-let failures = 0;
-for (const [name, test] of Object.entries(tests)) {
-  if (process.argv[2] && !name.includes(process.argv[2])) continue;
-  try {
-    await test(demo, chromium);
-    console.log(`passed: ${name}`);
-  } catch (error) {
-    failures += 1;
-    console.error(`FAILED: ${name}\n${error.stack}`);
-  }
-}
+const failures = await run(tests, demo, chromium, process.argv[2]);
 await chromium.close();
 demo.stop();
 process.exitCode = failures ? 1 : 0;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure fails the test")]
 
 mod bitbake_checkout;
+mod browser;
 mod chaos;
 mod farm;
 mod host;

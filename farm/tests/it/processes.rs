@@ -165,7 +165,7 @@ impl Programs {
     /// Kills a host, if it runs, and starts it again with the same disk.
     pub(crate) fn start_host(&mut self, number: usize) {
         self.hosts[number] = None;
-        let mut command = self.inside[number].command(simulated_host());
+        let mut command = self.inside[number].command(example("simulated_host"));
         command
             .args([
                 "--key",
@@ -223,11 +223,11 @@ fn address(coordinator: usize) -> String {
     format!("10.99.0.1:859{coordinator}")
 }
 
-/// Returns the program of the host, which is built with the tests.
-fn simulated_host() -> PathBuf {
+/// Returns an example of this crate, which is built with the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let target = own.parent().and_then(Path::parent).unwrap();
-    target.join("examples/simulated_host")
+    target.join("examples").join(name)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test starts programs")]
