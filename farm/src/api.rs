@@ -16,12 +16,14 @@ use serde_json::json;
 pub use crate::attempts::Attempts;
 use crate::coordinator::Coordinator;
 use crate::secret;
+pub use openapi::OPENAPI;
 
 mod auth;
 mod clients;
 mod errors;
 mod hosts;
 mod metrics;
+mod openapi;
 mod pages;
 mod transfers;
 mod views;
@@ -96,6 +98,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/farm/v1/hosts/{host}", get(views::host))
         .route("/farm/v1/hosts/{host}/drain", post(clients::drain))
         .route("/farm/v1/hosts/{host}/undrain", post(clients::undrain))
+        .route("/farm/v1/openapi.json", get(openapi::show))
         .route("/metrics", get(metrics::show))
         .route("/farm/v1/machines", get(views::machines))
         .route("/farm/v1/machines/{machine}", post(clients::publish))

@@ -1,6 +1,5 @@
 //! The conformance of the API to its description: routes, scopes and bodies.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -11,105 +10,44 @@ use config::task::Outcome;
 use jiff::Timestamp;
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
+use server_tests::Description;
 use tests::api_host::ApiHost;
 
 pub(crate) const SOURCE: &str = "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d";
 
-fn description() -> Value {
-    serde_json::from_str(OPENAPI).unwrap()
+fn description() -> Description {
+    Description::parse(OPENAPI)
 }
 
 /// Returns the operations of the description: method, path and definition.
 pub(crate) fn operations() -> Vec<(String, String, Value)> {
-    let description = description();
-    let paths = description["paths"].as_object().unwrap();
-    let operations = paths.iter().flat_map(|(path, methods)| {
-        let methods = methods.as_object().unwrap().iter();
-        methods.map(|(method, it)| (method.to_uppercase(), path.clone(), it.clone()))
-    });
+    let operations = description().operations().into_iter();
+    let operations = operations.map(|it| (it.method, it.route, it.definition));
     operations.collect()
 }
 
 /// Checks a response against the description, and returns its body.
 pub(crate) fn check(method: &str, route: &str, response: Response) -> Value {
     let status = response.status().as_u16();
-    let context = format!("{method} {route}: {status}");
+    let content_type = response.headers().get("content-type");
+    let content_type = content_type.map(|it| it.to_str().unwrap().to_owned());
     let description = description();
-    let mut described =
-        &description["paths"][route][method.to_lowercase()]["responses"][status.to_string()];
-    if let Some(name) = described["$ref"].as_str() {
-        let name = name.rsplit('/').next().unwrap();
-        described = &description["components"]["responses"][name];
-    }
-    assert!(
-        described.is_object(),
-        "{context} is not described: {response:?}"
-    );
-    let Some(media_types) = described["content"].as_object() else {
-        return Value::Null;
+    // The reason of an answer that is not described is shown.
+    let is_read = description.has_body(method, route, status) || status >= 400;
+    let body = if is_read {
+        response.text().unwrap()
+    } else {
+        String::new()
     };
-    let content_type = response.headers()["content-type"]
-        .to_str()
-        .unwrap()
-        .to_owned();
-    let described = media_types
-        .get(&content_type)
-        .unwrap_or_else(|| panic!("{context}: {content_type}"));
-    let text = response.text().unwrap();
-    if !content_type.contains("json") {
-        return text.into();
-    }
-    let body: Value = serde_json::from_str(&text).unwrap();
-    let mut schema = described["schema"].clone();
-    schema["components"] = description["components"].clone();
-    let validator = jsonschema::draft202012::options()
-        .should_validate_formats(true)
-        .build(&schema)
-        .unwrap();
-    let errors: Vec<_> = validator
-        .iter_errors(&body)
-        .map(|error| error.to_string())
-        .collect();
-    assert_eq!(errors, Vec::<String>::new(), "{context}: {body:#}");
-    body
+    description.check(method, route, status, content_type.as_deref(), &body)
 }
 
 #[test]
 fn the_description_has_exactly_the_routes_of_the_api() {
     let code = include_str!("../../agent/src/api.rs");
     let (_, routes) = code.split_once("fn routes(").unwrap();
-    let mut known = BTreeSet::new();
-    for route in routes.split(".route(").skip(1) {
-        let route: String = route.split(".route").next().unwrap().to_owned();
-        let path = route.split('"').nth(1).unwrap();
-        for method in ["get", "post", "put", "delete"] {
-            if route.contains(&format!("{method}(")) {
-                known.insert(format!("{} {path}", method.to_uppercase()));
-            }
-        }
-    }
-    let described = operations()
-        .into_iter()
-        .map(|(method, path, _)| format!("{method} {path}"));
-    assert_eq!(described.collect::<BTreeSet<_>>(), known);
-}
-
-#[test]
-fn every_operation_is_described_and_has_a_declared_tag() {
-    let description = description();
-    let tags = description["tags"].as_array().unwrap().iter();
-    let declared: BTreeSet<_> = tags.map(|tag| tag["name"].as_str().unwrap()).collect();
-    let mut used = BTreeSet::new();
-    let operations = operations();
-    for (method, path, operation) in &operations {
-        let text = |name: &str| operation[name].as_str().unwrap_or_default();
-        assert!(!text("description").is_empty(), "{method} {path}");
-        assert!(!text("summary").ends_with('.'), "{method} {path}");
-        let tags = operation["tags"].as_array().unwrap();
-        assert_eq!(tags.len(), 1, "{method} {path}");
-        used.insert(tags[0].as_str().unwrap());
-    }
-    assert_eq!(used, declared);
+    description().assert_routes(routes);
+    description().assert_described();
 }
 
 #[test]

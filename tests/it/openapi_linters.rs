@@ -1,4 +1,4 @@
-//! The description of the API, as two foreign linters judge it.
+//! The descriptions of the APIs of an agent and of a coordinator, as two foreign linters judge them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +7,9 @@ use sys::command::{CommandError, prepare, run};
 
 /// The time limit for a check.
 const LIMIT: Duration = Duration::from_mins(4);
+
+/// The description of the coordinator's API.
+const COORDINATOR: &str = include_str!("../../farm/src/api/openapi.json");
 
 /// Returns the directory of this crate.
 fn own(path: &str) -> PathBuf {
@@ -31,15 +34,17 @@ mod long {
 
     #[test]
     #[ignore = "downloads the linters"]
-    fn two_linters_find_nothing_in_the_description() {
+    fn two_linters_find_nothing_in_the_descriptions() {
         let programs = tests::npm::install("openapi");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("openapi.json");
-        tests::write_file(&path, agent::api::OPENAPI);
-        let [redocly, spectral] = lint(&programs, &path).map(Result::unwrap);
-        let redocly: serde_json::Value = serde_json::from_slice(&redocly).unwrap();
-        assert_eq!(redocly["problems"], serde_json::json!([]));
-        assert!(String::from_utf8_lossy(&spectral).contains("No results"));
+        for description in [agent::api::OPENAPI, COORDINATOR] {
+            tests::write_file(&path, description);
+            let [redocly, spectral] = lint(&programs, &path).map(Result::unwrap);
+            let redocly: serde_json::Value = serde_json::from_slice(&redocly).unwrap();
+            assert_eq!(redocly["problems"], serde_json::json!([]));
+            assert!(String::from_utf8_lossy(&spectral).contains("No results"));
+        }
         // They judge: a description without its tags and responses is refused.
         let mut faulty: serde_json::Value = serde_json::from_str(agent::api::OPENAPI).unwrap();
         faulty["tags"] = serde_json::json!([]);

@@ -20,13 +20,13 @@ use super::{Refusal, Service};
 /// The number of a submitted build.
 #[derive(Debug, Serialize)]
 pub(super) struct Submitted {
-    build: BuildId,
+    pub(super) build: BuildId,
 }
 
 /// A revision that becomes current.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Publication {
-    revision: Revision,
+    pub(super) revision: Revision,
 }
 
 pub(super) async fn submit(

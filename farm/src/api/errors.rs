@@ -12,7 +12,7 @@ const SENTENCE_MAX: usize = 4_096;
 
 pub(super) async fn no_such_path(uri: Uri) -> Response {
     let message = format!(
-        "the interface has no path {}; docs/farm.md lists all",
+        "the interface has no path {}; /farm/v1/openapi.json describes all",
         uri.path()
     );
     Refusal(StatusCode::NOT_FOUND, message).into_response()
@@ -20,7 +20,7 @@ pub(super) async fn no_such_path(uri: Uri) -> Response {
 
 pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response {
     let path = uri.path();
-    let message = format!("{path} has no method {method}; docs/farm.md lists all");
+    let message = format!("{path} has no method {method}; /farm/v1/openapi.json describes all");
     Refusal(StatusCode::METHOD_NOT_ALLOWED, message).into_response()
 }
 

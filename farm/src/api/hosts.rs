@@ -17,14 +17,14 @@ use crate::secret;
 /// A request to enrol. The host makes its key itself, so that a lost answer loses nothing.
 #[derive(Debug, Deserialize)]
 pub(super) struct Enrolment {
-    token: String,
-    key: String,
+    pub(super) token: String,
+    pub(super) key: String,
 }
 
 /// The number of an enrolled host.
 #[derive(Debug, Serialize)]
 pub(super) struct Enrolled {
-    host: HostId,
+    pub(super) host: HostId,
 }
 
 pub(super) async fn enrol(

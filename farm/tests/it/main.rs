@@ -9,6 +9,7 @@ mod host;
 mod http;
 mod long;
 mod metrics;
+mod openapi;
 mod pages;
 mod processes;
 mod program;

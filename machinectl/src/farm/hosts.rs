@@ -13,7 +13,9 @@ pub(super) fn list(hosts: &[HostView], output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         return output.print_json(&hosts);
     }
-    let mut table = Table::new(["HOST", "STATE", "SEEN", "BUILDS", "FREE", "MACHINES", "VERSION"]);
+    let mut table = Table::new([
+        "HOST", "STATE", "SEEN", "BUILDS", "FREE", "MACHINES", "VERSION",
+    ]);
     for host in hosts {
         let (free, total) = (&host.offer.free, &host.offer.total);
         table.add([

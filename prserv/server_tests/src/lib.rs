@@ -1,5 +1,5 @@
-//! The test harness of the servers for BitBake: a running program with its log ([`RunningProgram`]),
-//! and PostgreSQL ([`Cluster`]). Failures panic, because only tests use it.
+//! The test harness of servers: a running program with its log ([`RunningProgram`]), PostgreSQL
+//! ([`Cluster`]), and descriptions of interfaces ([`Description`]). Failures panic, because only tests use it.
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -7,12 +7,14 @@
 )]
 
 mod cluster;
+mod openapi;
 mod running_program;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
+pub use openapi::{Description, Operation};
 pub use running_program::{RunningProgram, command};
 
 /// The timeout of every wait. A correct run takes much less.

@@ -142,7 +142,7 @@ mod tests {
         let html = page.render().unwrap();
         assert!(html.contains("no host can ever start it") && !html.contains("<b>none"));
         assert!(html.contains("of about 4 min") && html.contains("build1"));
-        assert!(html.contains("href=\"/hosts\"") && !html.contains("openapi"));
+        assert!(html.contains("href=\"/hosts\"") && html.contains("/farm/v1/openapi.json"));
     }
     #[test]
     fn hosts_that_need_attention_come_first() {

@@ -1,0 +1,370 @@
+//! The comparison of the description with the routes and the types of bodies. The samples name each member,
+//! so that another one does not compile without them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::BuildId;
+use config::builds::{Artifact, Priority};
+use config::task::Outcome;
+use farm_core::messages::{Grant, NewBuild, Poll, PollAnswer, PollId, Report, Subject};
+use farm_core::transfers::{TransferId, TransferOrder, Wanted};
+use farm_core::view::{
+    BuildPage, BuildState, BuildView, HostView, LostAttempt, MachineView, QueueView,
+};
+use farm_core::{
+    Capacity, Epoch, HostId, Lease, Offer, OfferedMachine, Requirements, Revision, Terms, Work,
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use server_tests::Description;
+
+use super::super::clients::{Publication, Submitted};
+use super::super::hosts::{Enrolled, Enrolment};
+use super::OPENAPI;
+
+const LEASE: Lease = Lease {
+    build: BuildId(7),
+    epoch: Epoch(2),
+};
+
+/// The schemas that have been compared.
+struct Compared {
+    description: Description,
+    names: BTreeSet<String>,
+}
+
+impl Compared {
+    /// Compares a type that a server sends: its members are those of the schema.
+    fn sent(&mut self, name: &str, full: &impl Serialize) -> Value {
+        let value = serde_json::to_value(full).unwrap();
+        let schema = self.description.schema(name);
+        let members = |value: &Value| -> BTreeSet<String> {
+            let members = value.as_object().into_iter().flatten();
+            members.map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(members(&value), members(&schema["properties"]), "{name}");
+        self.description.assert_valid(name, schema, &value);
+        self.names.insert(name.to_owned());
+        value
+    }
+
+    /// Compares a type that a server takes: also the members that may be left out.
+    fn taken<T: Serialize + DeserializeOwned>(&mut self, name: &str, full: &T) {
+        let value = self.sent(name, full);
+        self.optional::<T>(name, &value);
+    }
+
+    fn optional<T: DeserializeOwned>(&mut self, name: &str, full: &Value) {
+        let schema = self.description.schema(name);
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        for member in full.as_object().unwrap().keys() {
+            let mut without = full.clone();
+            without.as_object_mut().unwrap().remove(member);
+            let is_refused = serde_json::from_value::<T>(without).is_err();
+            let is_required = required.contains(&json!(member));
+            assert_eq!(is_refused, is_required, "{name}: {member}");
+        }
+        self.names.insert(name.to_owned());
+    }
+
+    /// Compares the words of an enumeration.
+    fn words(&mut self, name: &str, words: impl IntoIterator<Item = String>) {
+        let known: BTreeSet<_> = words.into_iter().collect();
+        let described = self.description.schema(name)["enum"].as_array().unwrap();
+        let described = described.iter().map(|it| it.as_str().unwrap().to_owned());
+        assert_eq!(described.collect::<BTreeSet<_>>(), known, "{name}");
+        self.names.insert(name.to_owned());
+    }
+}
+
+fn requirements() -> Requirements {
+    Requirements {
+        machine: "linux".parse().unwrap(),
+        toolchain: "default".parse().unwrap(),
+        cpus: 1,
+        memory_mib: 512,
+        resources: resources(),
+        work: Work {
+            script: "#!/bin/sh\n".to_owned(),
+            package: "hello".to_owned(),
+        },
+    }
+}
+
+fn resources() -> BTreeMap<config::ResourceName, u64> {
+    [("license".parse().unwrap(), 1)].into()
+}
+
+fn capacity() -> Capacity {
+    Capacity {
+        guests: 1,
+        cpus: 2,
+        memory_mib: 512,
+        resources: resources(),
+    }
+}
+
+fn offered() -> OfferedMachine {
+    OfferedMachine {
+        revision: Revision(3),
+        toolchains: ["default".parse().unwrap()].into(),
+        frozen: true,
+        cached: true,
+    }
+}
+
+fn offer() -> Offer {
+    Offer {
+        machines: [("linux".parse().unwrap(), offered())].into(),
+        total: capacity(),
+        free: capacity(),
+        halt: Some("the disk is full".to_owned()),
+        version: "0.1.0".to_owned(),
+    }
+}
+
+fn poll() -> Poll {
+    Poll {
+        id: PollId {
+            incarnation: u64::MAX,
+            number: 1,
+        },
+        held: vec![LEASE],
+        hold_ms: 1,
+        offer: offer(),
+    }
+}
+
+fn grant() -> Grant {
+    Grant {
+        lease: LEASE,
+        requirements: requirements(),
+        canceled: true,
+    }
+}
+
+fn order(wanted: Wanted) -> TransferOrder {
+    TransferOrder {
+        id: TransferId("x".to_owned()),
+        coordinator: "http://a".to_owned(),
+        wanted,
+    }
+}
+
+/// Returns a transfer of each kind.
+fn wanted() -> Vec<Wanted> {
+    let log = Wanted::Log {
+        lease: LEASE,
+        offset: 0,
+        follow: true,
+    };
+    // Another kind does not compile without a sample.
+    match log {
+        Wanted::Log { .. }
+        | Wanted::Artifacts { .. }
+        | Wanted::Artifact { .. }
+        | Wanted::Image { .. } => {}
+    }
+    let artifact = Wanted::Artifact {
+        lease: LEASE,
+        name: "a.deb".parse().unwrap(),
+    };
+    let image = Wanted::Image {
+        machine: "linux".parse().unwrap(),
+        revision: Revision(3),
+    };
+    vec![log, Wanted::Artifacts { lease: LEASE }, artifact, image]
+}
+
+fn lost() -> LostAttempt {
+    LostAttempt {
+        epoch: Epoch(1),
+        host: Some("build1".to_owned()),
+        claimed: Some(Timestamp::UNIX_EPOCH),
+        ended: Timestamp::UNIX_EPOCH,
+        is_released: true,
+    }
+}
+
+fn subject() -> Subject {
+    Subject {
+        target: Some("hello".parse().unwrap()),
+        project: Some("camera".parse().unwrap()),
+    }
+}
+
+fn build() -> BuildView {
+    BuildView {
+        build: BuildId(7),
+        subject: subject(),
+        submitter: "ann".parse().unwrap(),
+        priority: Priority(-1),
+        requirements: requirements(),
+        state: BuildState::Running,
+        outcome: Some(Outcome::Success),
+        canceled: true,
+        host: Some("build1".to_owned()),
+        epoch: Epoch(2),
+        revision: Some(Revision(3)),
+        losses: 1,
+        submitted: Timestamp::UNIX_EPOCH,
+        claimed: Some(Timestamp::UNIX_EPOCH),
+        finished: Some(Timestamp::UNIX_EPOCH),
+        why: Some("no host is free".to_owned()),
+        usual_seconds: Some(1),
+        lost: vec![lost()],
+    }
+}
+
+fn new_build() -> NewBuild {
+    NewBuild {
+        key: "k".to_owned(),
+        submitter: Some("ann".parse().unwrap()),
+        priority: Priority(1),
+        requirements: requirements(),
+        subject: subject(),
+    }
+}
+
+fn host() -> HostView {
+    HostView {
+        name: "build1".to_owned(),
+        drained: true,
+        alive: true,
+        revoked: true,
+        seen: Some(Timestamp::UNIX_EPOCH),
+        builds: 1,
+        offer: offer(),
+    }
+}
+
+/// Compares what hosts and coordinators send to each other.
+fn compare_hosts(compared: &mut Compared) {
+    let Terms {
+        lease_ms,
+        hold_ms,
+        request_ms,
+        poll_ms,
+        attempts_max,
+    } = Terms::default();
+    let terms = Terms {
+        lease_ms,
+        hold_ms,
+        request_ms,
+        poll_ms,
+        attempts_max,
+    };
+    compared.sent("Terms", &terms);
+    let enrolment = json!({ "token": "t", "key": "k".repeat(32) });
+    let Enrolment { token: _, key: _ } = serde_json::from_value(enrolment.clone()).unwrap();
+    compared.sent("Enrolment", &enrolment);
+    compared.optional::<Enrolment>("Enrolment", &enrolment);
+    compared.sent("Enrolled", &Enrolled { host: HostId(1) });
+    compared.taken("Lease", &LEASE);
+    compared.taken("PollId", &poll().id);
+    compared.taken("Capacity", &capacity());
+    compared.taken("OfferedMachine", &offered());
+    compared.taken("Offer", &offer());
+    compared.taken("Poll", &poll());
+    let report = Report {
+        lease: LEASE,
+        outcome: Outcome::Error,
+    };
+    compared.taken("Report", &report);
+    compared.sent("Grant", &grant());
+    let orders: Vec<_> = wanted().into_iter().map(order).collect();
+    for it in &orders {
+        compared.sent("TransferOrder", it);
+    }
+    let answer = PollAnswer {
+        id: poll().id,
+        leases: vec![grant()],
+        published: [("linux".parse().unwrap(), Revision(3))].into(),
+        transfers: orders,
+    };
+    compared.sent("PollAnswer", &answer);
+}
+
+/// Compares what clients and coordinators send to each other.
+fn compare_clients(compared: &mut Compared) {
+    compared.taken("Work", &requirements().work);
+    compared.taken("Requirements", &requirements());
+    compared.sent("NewBuild", &new_build());
+    compared.sent("Submitted", &Submitted { build: BuildId(7) });
+    let publication = Publication {
+        revision: Revision(3),
+    };
+    compared.taken("Publication", &publication);
+    compared.sent("LostAttempt", &lost());
+    compared.sent("Build", &build());
+    let page = BuildPage {
+        builds: vec![build()],
+        next: Some(BuildId(7)),
+    };
+    compared.sent("BuildPage", &page);
+    let queue = QueueView {
+        at: Timestamp::UNIX_EPOCH,
+        queued: 1,
+        oldest: Some(Timestamp::UNIX_EPOCH),
+        running: 1,
+        hosts_alive: 1,
+        waiting: vec![build()],
+    };
+    compared.sent("Queue", &queue);
+    compared.sent("Host", &host());
+    let machine = MachineView {
+        name: "linux".parse().unwrap(),
+        revision: Some(Revision(3)),
+        hosts: [("build1".to_owned(), Revision(2))].into(),
+    };
+    compared.sent("Machine", &machine);
+    let artifact = Artifact {
+        name: "a.deb".parse().unwrap(),
+        bytes: 1,
+        sha256: "0".repeat(64).parse().unwrap(),
+    };
+    compared.sent("Artifact", &artifact);
+    let states = BuildState::ALL.iter().map(|(_, name)| (*name).to_owned());
+    compared.words("BuildState", states);
+}
+
+#[test]
+fn the_members_of_bodies_are_those_of_the_types() {
+    let mut compared = Compared {
+        description: Description::parse(OPENAPI),
+        names: BTreeSet::new(),
+    };
+    compare_hosts(&mut compared);
+    compare_clients(&mut compared);
+    // Those that no type has: numbers and words, which values of the others have shown, and errors, which
+    // the integration tests compare with answers.
+    let others = [
+        "BuildId", "Digest", "Epoch", "Error", "Outcome", "Problem", "Revision", "Wanted",
+    ];
+    compared.names.extend(others.map(str::to_owned));
+    assert_eq!(compared.names, compared.description.schemas());
+}
+
+#[test]
+fn the_description_has_exactly_the_routes_of_the_code() {
+    let description = Description::parse(OPENAPI);
+    let code = include_str!("../../api.rs");
+    let (_, router) = code.split_once("pub fn router(").unwrap();
+    let (calls, _) = router.split_once(".method_not_allowed_fallback(").unwrap();
+    description.assert_routes(calls);
+    description.assert_described();
+}
+
+#[test]
+fn examples_have_the_schemas_of_their_requests() {
+    let description = Description::parse(OPENAPI);
+    for it in description.operations() {
+        let body = &it.definition["requestBody"]["content"]["application/json"];
+        if body.is_object() {
+            let place = format!("{} {}", it.method, it.route);
+            description.assert_valid(&place, &body["schema"], &body["example"]);
+        }
+    }
+}
