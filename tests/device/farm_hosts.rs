@@ -7,7 +7,7 @@ use std::fs;
 
 use config::builds::Build;
 use config::task::Outcome;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tests::agent::AgentHost;
 use tests::{wait_until, write_file};
 
@@ -154,6 +154,57 @@ fn a_guard_ends_the_guest_of_a_stopped_agent_and_another_host_does_the_build() {
     wait_until("no guard is left", || {
         guards(&first).is_empty() && guards(&second).is_empty()
     });
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn a_guest_is_ended_when_its_guard_dies_and_the_build_runs_again() {
+    let farm = Farm::start(1);
+    let host = host(&farm, "one");
+    let build = farm.submit("gated", GATED);
+    end_guard_and_finish(&farm, &host, build);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn an_adopted_guest_is_ended_when_its_guard_dies() {
+    let farm = Farm::start(1);
+    let mut host = host(&farm, "one");
+    let build = farm.submit("gated", GATED);
+    wait_for_begin(&host);
+    host.stop(Signal::KILL);
+    host.start();
+    let answered = || controllers(&host)[0].contact.answered;
+    let mut first = None;
+    wait_until("the farm answers", || {
+        first = answered();
+        first.is_some()
+    });
+    // Polls begin when the guest is adopted.
+    wait_until("the farm answers a poll", || answered() > first);
+    end_guard_and_finish(&farm, &host, build);
+}
+
+/// Kills the guard of the guest that runs, and lets the next guest of the build succeed.
+fn end_guard_and_finish(farm: &Farm, host: &AgentHost, build: u64) {
+    let id = wait_for_begin(host);
+    let [guard] = &guards(host)[..] else {
+        panic!("one guard");
+    };
+    let pid = guard.trim_start_matches("/proc/").parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    wait_until("the agent has ended the guest", || {
+        host.build(id).outcome.is_some()
+    });
+    assert_ne!(host.build(id).outcome, Some(Outcome::Success));
+    let mut next = id;
+    wait_until("the build runs again", || {
+        next = builds(host).iter().map(|it| it.id.0).max().unwrap();
+        next > id && host.log_of(next).contains("begin")
+    });
+    host.open_gate("demo", next);
+    farm.wait_for_outcome(build, "success");
+    assert_eq!(farm.losses(build), 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! also when the agent is dead, is stopped, or waits for its disk.
 //!
 //! The guard is there before its guest. The guest holds the end of a pipe, by which the guard notices
-//! its end. The deadline is in a file of the run directory, which is in memory; the guard holds a lock on
+//! its end. The agent notices the end of the guard, and ends a guest without one. The deadline is in a file of the run directory, which is in memory; the guard holds a lock on
 //! it, by which an agent sees that it is alive. Deadlines are on the clock that counts from the boot of
 //! the host and continues while the host is suspended.
 
@@ -11,7 +11,7 @@ mod start;
 mod watch;
 
 pub use deadline::{Deadline, now};
-pub use start::{StartError, program, start};
+pub use start::{StartError, adopt, program, start};
 pub use watch::watch;
 
 use std::fs::File;

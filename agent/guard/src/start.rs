@@ -7,8 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use guest::Guest;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
+use tracing::warn;
 
 use crate::deadline::Deadline;
 use crate::{PROGRAM, file_in};
@@ -88,12 +90,41 @@ fn spawn(
         .stderr(said)
         .process_group(0);
     let mut child = command.spawn()?;
-    let name = "guard".to_owned();
-    let reaped = std::thread::Builder::new().name(name).spawn(move || {
-        // Ends with the guest.
+    let run_dir = run_dir.to_owned();
+    in_thread(move || {
         let _ = child.wait();
-    });
-    reaped.map(drop)
+        end_unguarded(&run_dir);
+    })
+}
+
+/// Watches the guard of a guest that an earlier agent has started.
+///
+/// # Errors
+/// The file of the guard cannot be opened.
+pub fn adopt(run_dir: &Path) -> io::Result<()> {
+    let file = sys::trusted::open_read_write(file_in(run_dir))?;
+    let run_dir = run_dir.to_owned();
+    in_thread(move || {
+        // The guard holds the lock as long as it lives.
+        let _ = file.lock_shared();
+        end_unguarded(&run_dir);
+    })
+}
+
+/// Ends a guest whose guard has ended. A guard ends after its guest, so that one that is still there has
+/// lost it, and nothing would end it at its deadline if this agent ended as well.
+fn end_unguarded(run_dir: &Path) {
+    if let Ok(Some(guest)) = Guest::find(run_dir) {
+        let run_dir = run_dir.display();
+        warn!(%run_dir, "the guard of a guest has ended; ending the guest");
+        guest.kill();
+    }
+}
+
+/// Runs a wait that takes as long as a guest.
+fn in_thread(wait: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name("guard".to_owned());
+    thread.spawn(wait).map(drop)
 }
 
 /// Waits for the byte that a guard writes when it watches.

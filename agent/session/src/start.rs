@@ -94,6 +94,7 @@ fn start_guest(
     };
     let servers = Servers::open(network, kind, names, offered, Vec::new())?;
     let mut own = guest_spec(services, &spec.snapshot, spec.machine, network, run_dir)?;
+    let guarded = spec.deadline.is_some();
     if let Some(deadline) = spec.deadline {
         // Before the guest, so that it never runs without one.
         let program = guard::program().map_err(guard::StartError::Program)?;
@@ -106,6 +107,11 @@ fn start_guest(
         shared_memory: spec.shared_memory,
         ..own
     })?;
+    if guarded && !matches!(guard::of_guest(run_dir), Ok(Some(_))) {
+        // It ended before it could be seen that it leaves a guest.
+        kill(&guest);
+        return Err(guard::StartError::NotReady.into());
+    }
     let streams = Streams::connect(&guest).inspect_err(|_| kill(&guest))?;
     Ok((guest, servers, streams))
 }

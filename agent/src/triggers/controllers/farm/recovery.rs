@@ -39,12 +39,9 @@ pub(super) async fn recover(
             recovered.disk.insert(held, on_disk);
             continue;
         }
-        let guard = if builds::waits(&build) {
-            None
-        } else {
-            deadline(agent, build.id).await?
-        };
-        if let Some(deadline) = guard {
+        if !builds::waits(&build)
+            && let Some(deadline) = deadline(agent, build.id).await?
+        {
             recovered.disk.insert(held, OnDisk::Lease);
             recovered.guests.insert(held, deadline);
         } else {
@@ -55,11 +52,17 @@ pub(super) async fn recover(
     Ok((recovered, found))
 }
 
-/// Returns the deadline of the guest of a build, if its guard is alive.
+/// Returns the deadline of the guest of a build, if its guard is alive, and watches that.
 async fn deadline(agent: &AgentState, build: BuildId) -> std::io::Result<Option<Moment>> {
     let run_dir = agent.guests.run_dir_of(&build.to_string());
-    let found = blocking(move || guard::of_guest(&run_dir)).await?;
-    Ok(found.map(|it| Moment(it.0)))
+    let found = blocking(move || {
+        let found = guard::of_guest(&run_dir)?;
+        if found.is_some() {
+            guard::adopt(&run_dir)?;
+        }
+        Ok::<_, std::io::Error>(found)
+    });
+    Ok(found.await?.map(|it| Moment(it.0)))
 }
 
 /// Ends a build, and waits for its end. Returns its state on disk then: it may have got a result.
