@@ -1,5 +1,8 @@
 //! Chaos with real programs: six kinds of faults, each with the rate of builds before and after it. Every
 //! build has exactly one result.
+//!
+//! Rates are those of a second farm at the same time, which nothing happens to. So other work of the computer
+//! changes both, and the recovery can be judged.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -71,12 +74,39 @@ fn kill_in_turn(farm: &mut Programs, rng: &mut Rng) {
     }
 }
 
-/// Returns the builds per second within some time.
-fn rate(farm: &Programs, window: Duration) -> f64 {
-    let (started, before) = (Instant::now(), farm.number(DONE).unwrap());
-    sleep(window);
-    let done = farm.number(DONE).unwrap() - before;
-    f64::from(i32::try_from(done).unwrap()) / started.elapsed().as_secs_f64()
+/// The builds that two farms finish in the same time.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    own: f64,
+    peer: f64,
+}
+
+impl Rates {
+    fn measure(farm: &Programs, peer: &Programs, window: Duration) -> Self {
+        let done = |farm: &Programs| farm.number(DONE).unwrap();
+        let (started, before) = (Instant::now(), [done(farm), done(peer)]);
+        sleep(window);
+        let after = [done(farm), done(peer)];
+        let seconds = started.elapsed().as_secs_f64();
+        let rate = |it: usize| f64::from(i32::try_from(after[it] - before[it]).unwrap()) / seconds;
+        Self {
+            own: rate(0),
+            peer: rate(1),
+        }
+    }
+
+    /// Returns the percentage of an earlier rate, as if the peer had its earlier rate still.
+    fn percent_of(self, before: Self) -> f64 {
+        100.0 * (self.own / self.peer) / (before.own / before.peer)
+    }
+}
+
+/// Fills the queue of a farm, if few builds are left in it.
+fn top_up(farm: &Programs) {
+    let left = farm.number("SELECT count(*) FROM builds").unwrap();
+    if left < BUILDS / 2 {
+        assert_eq!(farm.number(FILL), Some(BUILDS));
+    }
 }
 
 /// Waits until results come again.
@@ -121,14 +151,15 @@ fn check(farm: &Programs) {
 fn programs_lose_no_build_in_any_storm() {
     let is_long = std::env::var_os("BUILDHOST_LONG").is_some();
     let [lasts, settle, window] =
-        if is_long { [120, 10, 10] } else { [3, 1, 2] }.map(Duration::from_secs);
-    let directory = tempfile::tempdir().unwrap();
-    let mut farm = Programs::start(directory.path());
+        if is_long { [120, 10, 20] } else { [3, 1, 2] }.map(Duration::from_secs);
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [mut farm, peer] = directories.each_ref().map(|it| Programs::start(it.path()));
     assert_eq!(farm.number(FILL), Some(BUILDS));
     let mut rng = Rng::new();
     for (what, fault) in FAULTS {
         wait_for_work(&mut farm);
-        let before = rate(&farm, window);
+        top_up(&peer);
+        let before = Rates::measure(&farm, &peer, window);
         let (started, mut rounds) = (Instant::now(), 0);
         while started.elapsed() < lasts {
             fault(&mut farm, &mut rng);
@@ -139,10 +170,15 @@ fn programs_lose_no_build_in_any_storm() {
         wait_for_work(&mut farm);
         // The leases of what was killed last end first.
         sleep(settle);
-        let after = rate(&farm, window);
-        let percent = 100.0 * after / before;
+        let after = Rates::measure(&farm, &peer, window);
         println!(
-            "{what:<30} {rounds:>4} rounds {before:>6.0}/s before {after:>6.0}/s after {percent:>4.0} %"
+            "{what:<30} {rounds:>4} rounds {:>6.0}/s before {:>6.0}/s after, peer {:>6.0}/s and {:>6.0}/s: \
+             recovered to {:>4.0} %",
+            before.own,
+            after.own,
+            before.peer,
+            after.peer,
+            after.percent_of(before)
         );
     }
     check(&farm);
