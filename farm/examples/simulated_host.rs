@@ -104,9 +104,8 @@ impl Link {
     async fn poll(self: Arc<Self>, number: usize, poll: Poll) {
         let answer = self.send(number, "poll", &poll).await;
         let answer = answer.and_then(|it| serde_json::from_str::<PollAnswer>(&it).ok());
-        if let Some(answer) = answer {
-            let _ = self.inputs.send(Input::Answered(answer));
-        }
+        let input = answer.map_or(Input::Unanswered(poll.id), Input::Answered);
+        let _ = self.inputs.send(input);
     }
 
     /// Sends a result or a lease that is given back.
@@ -195,8 +194,8 @@ fn execute(
             let Report { lease, .. } = report;
             tokio::spawn(link.settle(number, "report", lease, report));
         }
-        Effect::Release(lease) => {
-            tokio::spawn(link.settle(number, "release", lease, lease));
+        Effect::Release(release) => {
+            tokio::spawn(link.settle(number, "release", release.lease, release));
         }
         Effect::Record(lease, _) => {
             disk.write("lease", lease)?;

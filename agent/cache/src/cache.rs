@@ -107,6 +107,11 @@ impl Cache {
         &self.rules
     }
 
+    /// Returns true if earlier builds have left something. A cache whose index cannot be read has nothing.
+    pub fn has_entries(&self) -> bool {
+        self.index.lock().has_entries().unwrap_or(false)
+    }
+
     /// Returns the cache as the API shows it.
     ///
     /// # Errors

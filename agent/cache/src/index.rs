@@ -167,6 +167,14 @@ impl Index {
         })
     }
 
+    /// Returns true if there is an entry.
+    pub(crate) fn has_entries(&self) -> Result<bool, CacheError> {
+        self.run(|connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM entries)";
+            connection.query_row(sql, [], |row| row.get(0))
+        })
+    }
+
     /// Returns the paths and sizes of entries as long as `wanted` returns true, beginning with those
     /// that were not used for the longest time.
     pub(crate) fn by_use(

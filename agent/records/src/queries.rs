@@ -23,6 +23,20 @@ impl Records {
             .await
     }
 
+    /// Returns those of some builds that exist.
+    pub async fn several(&self, ids: &[BuildId]) -> Result<Vec<Build>, RecordsError> {
+        let ids: Vec<_> = ids.iter().map(|id| key(*id)).collect();
+        let ids = serde_json::json!(ids).to_string();
+        self.database
+            .read(move |connection| {
+                let sql = "SELECT * FROM builds WHERE id IN (SELECT value FROM json_each(?1))
+                           ORDER BY id";
+                let mut select = connection.prepare_cached(sql)?;
+                select.query_map([ids], read)?.collect()
+            })
+            .await
+    }
+
     /// Returns the newest builds, newest first; with `before`, those with a smaller number.
     pub async fn newest(
         &self,

@@ -3,18 +3,19 @@
 //! A lease is on disk before its guest starts, and a result is on disk before it is reported. A guest
 //! runs until the deadline of its lease, which only the answer to a poll moves, counted from the time
 //! at which that poll was sent. A lease starts one guest at most: if that is lost, the lease is given
-//! back, which the farm counts, so that a build that kills its hosts comes to an end.
+//! back, which the farm counts, so that a build that kills its hosts comes to an end. A lease whose guest
+//! certainly did not start is given back as unused, which is no loss.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::MachineName;
 use config::task::Outcome;
 
-use crate::messages::{Grant, PollAnswer, PollId, Report};
+use crate::messages::{Grant, PollAnswer, PollId, Release, Report};
 use crate::{Lease, Moment, Requirements, Revision, Terms};
 
 mod answers;
-mod patience;
+mod polls;
 mod recovery;
 
 pub use recovery::{OnDisk, Recovered};
@@ -26,12 +27,16 @@ pub enum Input {
     Tick,
     /// A coordinator has answered a poll.
     Answered(PollAnswer),
+    /// A poll was refused for now, or reached no coordinator.
+    Unanswered(PollId),
     /// A lease is on disk.
     Recorded(Lease),
     /// A guest has ended with a result.
     Ended(Lease, Outcome),
     /// A guest has ended without a result.
     Gone(Lease),
+    /// A guest was not started, and will not be.
+    Unused(Lease),
     /// A result is on disk.
     Stored(Lease),
     /// The farm has the result or the lease back, or does not want it any more.
@@ -62,14 +67,14 @@ pub enum Effect {
     Start(Lease, Moment),
     /// Move the guard of a guest.
     Guard(Lease, Moment),
-    /// End a guest, then give [`Input::Gone`].
+    /// End a guest, then give [`Input::Gone`] or [`Input::Unused`].
     Stop(Lease),
     /// Write a result to the disk, then give [`Input::Stored`].
     Store(Report),
     /// Send a result.
     Report(Report),
     /// Give a lease back.
-    Release(Lease),
+    Release(Release),
     /// Delete the lease and its result from the disk.
     Forget(Lease),
     /// Fetch a revision, then give [`Input::Fetched`] or [`Input::NotFetched`].
@@ -81,8 +86,8 @@ pub enum Effect {
 enum Held {
     /// It is being written to the disk.
     Recording(Moment),
-    /// It has lost its guest and is given back, again at this time.
-    Releasing(Moment),
+    /// It is given back, again at this time, because it has lost its guest or is unused.
+    Releasing { due: Moment, is_unused: bool },
     /// Its guest runs until the deadline.
     Running(Moment),
     /// Its guest is being ended.
@@ -127,6 +132,8 @@ pub struct HostAgent {
     incarnation: u64,
     polls: u64,
     waiting: Option<Waiting>,
+    /// The polls in a row that were refused.
+    unanswered: u32,
     poll_due: Moment,
     held: BTreeMap<Lease, Held>,
     outbox: BTreeMap<Lease, Pending>,
@@ -151,9 +158,11 @@ impl HostAgent {
         match input {
             Input::Tick => self.tick(now, &mut effects),
             Input::Answered(answer) => self.answered(now, answer, &mut effects),
+            Input::Unanswered(poll) => self.unanswered(now, poll),
             Input::Recorded(lease) => self.recorded(now, lease, &mut effects),
             Input::Ended(lease, outcome) => self.ended(now, lease, outcome, &mut effects),
-            Input::Gone(lease) => self.gone(now, lease, &mut effects),
+            Input::Gone(lease) => self.gone(now, lease, false, &mut effects),
+            Input::Unused(lease) => self.gone(now, lease, true, &mut effects),
             Input::Stored(lease) => self.stored(now, lease, &mut effects),
             Input::Settled(lease) => self.settled(now, lease, &mut effects),
             Input::Fetched(machine, revision) => self.fetched(now, machine, revision),
@@ -170,7 +179,7 @@ impl HostAgent {
             None => self.poll_due,
         };
         let guests = self.held.values().filter_map(|held| match held {
-            Held::Running(due) | Held::Releasing(due) => Some(*due),
+            Held::Running(due) | Held::Releasing { due, .. } => Some(*due),
             Held::Recording(_) | Held::Stopping(_) => None,
         });
         let reports = self.outbox.values().filter_map(|it| it.due);
@@ -199,9 +208,10 @@ impl HostAgent {
                     *held = Held::Stopping(Next::Release);
                     effects.push(Effect::Stop(*lease));
                 }
-                Held::Releasing(due) if *due <= now => {
+                Held::Releasing { due, is_unused } if *due <= now => {
                     *due = now.after(self.terms.request_ms);
-                    effects.push(Effect::Release(*lease));
+                    let (lease, is_unused) = (*lease, *is_unused);
+                    effects.push(Effect::Release(Release { lease, is_unused }));
                 }
                 _ => {}
             }
@@ -224,45 +234,6 @@ impl HostAgent {
         }
     }
 
-    fn poll(&mut self, now: Moment) -> Effect {
-        self.polls += 1;
-        let id = PollId {
-            incarnation: self.incarnation,
-            number: self.polls,
-        };
-        let listed: Vec<_> = self
-            .held
-            .keys()
-            .chain(self.outbox.keys())
-            .copied()
-            .collect();
-        let patience = self.patience(now);
-        self.waiting = Some(Waiting {
-            id,
-            sent: now,
-            until: now.after(patience.answer_ms),
-            listed: listed.clone(),
-            settled: BTreeSet::new(),
-        });
-        Effect::Poll {
-            id,
-            held: listed,
-            hold_ms: patience.hold_ms,
-        }
-    }
-
-    /// Polls without waiting for the answer to a poll that is held, because the offer has changed. Many
-    /// changes at once make one poll.
-    fn poll_soon(&mut self, now: Moment) {
-        match &mut self.waiting {
-            Some(waiting) => {
-                let soon = waiting.sent.after(self.terms.poll_ms).max(now);
-                waiting.until = waiting.until.min(soon);
-            }
-            None => self.poll_due = now,
-        }
-    }
-
     fn recorded(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {
         let Some(Held::Recording(deadline)) = self.held.get(&lease) else {
             return;
@@ -272,7 +243,7 @@ impl HostAgent {
             effects.push(Effect::Start(lease, deadline));
             self.held.insert(lease, Held::Running(deadline));
         } else {
-            self.held.insert(lease, Held::Releasing(now));
+            self.held.insert(lease, releasing(now, true));
         }
     }
 
@@ -285,10 +256,10 @@ impl HostAgent {
         }
     }
 
-    fn gone(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {
+    fn gone(&mut self, now: Moment, lease: Lease, is_unused: bool, effects: &mut Vec<Effect>) {
         match self.held.get(&lease) {
             Some(Held::Running(_) | Held::Stopping(Next::Release)) => {
-                self.held.insert(lease, Held::Releasing(now));
+                self.held.insert(lease, releasing(now, is_unused));
             }
             Some(Held::Stopping(Next::Forget)) => {
                 self.held.remove(&lease);
@@ -298,7 +269,7 @@ impl HostAgent {
                 self.held.remove(&lease);
                 self.conclude(lease, Outcome::Abort, effects);
             }
-            Some(Held::Recording(_) | Held::Releasing(_)) | None => {}
+            Some(Held::Recording(_) | Held::Releasing { .. }) | None => {}
         }
     }
 
@@ -321,7 +292,7 @@ impl HostAgent {
     }
 
     fn settled(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {
-        let released = matches!(self.held.get(&lease), Some(Held::Releasing(_)));
+        let released = matches!(self.held.get(&lease), Some(Held::Releasing { .. }));
         if released {
             self.held.remove(&lease);
         }
@@ -339,6 +310,11 @@ impl HostAgent {
         *current = revision.max(*current);
         self.poll_soon(now);
     }
+}
+
+/// Returns the state of a lease that is given back.
+fn releasing(due: Moment, is_unused: bool) -> Held {
+    Held::Releasing { due, is_unused }
 }
 
 #[cfg(test)]

@@ -69,6 +69,17 @@ pub struct Report {
     pub outcome: Outcome,
 }
 
+/// A lease that a host gives back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The lease.
+    #[serde(flatten)]
+    pub lease: Lease,
+    /// True if no guest has started, so that the build was not lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unused: bool,
+}
+
 /// The names under which people know a build. The farm does not decide by them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
@@ -121,8 +132,8 @@ pub enum Request {
     Poll(HostId, Poll),
     /// A host reports a result.
     Report(HostId, Report),
-    /// A host gives a lease back whose guest it has lost.
-    Release(HostId, Lease),
+    /// A host gives a lease back whose guest it has lost or does not start.
+    Release(HostId, Release),
     /// A client requests a build.
     Submit(Submission),
     /// A client cancels a build.

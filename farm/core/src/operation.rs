@@ -54,12 +54,15 @@ pub enum Operation {
     },
     /// Records a result, if the lease is the newest one of its build and belongs to the host.
     Finish(HostId, Lease, Outcome),
-    /// Returns a build to the queue, under the same condition. It counts like a lost host.
+    /// Returns a build to the queue, under the same condition. One whose guest may have started has been
+    /// lost, as by a host that is silent.
     Release {
         /// The host.
         host: HostId,
         /// Its lease.
         lease: Lease,
+        /// True if no guest has started.
+        is_unused: bool,
         /// The number of losses after which the build is finished as `abnormal`.
         attempts_max: u64,
     },
@@ -160,6 +163,8 @@ pub enum Answer {
     },
     /// The builds that the host got.
     Claimed(Vec<Grant>),
+    /// The host has polled again or is drained, so that nothing was claimed.
+    Overtaken,
     /// The result is recorded, now or by an earlier repetition; or the lease is given back.
     Recorded,
     /// The lease is not the newest one, is not the host's, or the build is finished otherwise.

@@ -24,6 +24,10 @@ pub enum Bug {
     RescueIgnoresBeat,
     /// A build that kills its hosts is tried for ever.
     LossIsNotCounted,
+    /// A lease that was given back unused counts as lost.
+    UnusedIsLost,
+    /// A lost guest counts as unused.
+    LostIsUnused,
     /// A repeated submission makes a second build.
     SubmitIgnoresKey,
     /// A late publication replaces a newer revision.
@@ -76,7 +80,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -87,6 +91,8 @@ impl Bug {
         Self::ClaimIgnoresRevision,
         Self::RescueIgnoresBeat,
         Self::LossIsNotCounted,
+        Self::UnusedIsLost,
+        Self::LostIsUnused,
         Self::SubmitIgnoresKey,
         Self::PublishLowers,
         Self::CancelForgets,

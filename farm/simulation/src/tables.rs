@@ -109,8 +109,9 @@ impl Tables {
             Operation::Release {
                 host,
                 lease,
+                is_unused,
                 attempts_max,
-            } => self.release(now, host, lease, attempts_max),
+            } => self.release(now, host, lease, is_unused, attempts_max),
             Operation::Hosts => self.all_hosts(),
             Operation::Rescue {
                 host,

@@ -87,6 +87,8 @@ pub(crate) enum Event {
     DiskDone(usize, u64),
     GuestEnds(usize, u64, Lease),
     GuestStops(usize, u64, Lease),
+    /// A guest has waited too long in the queue of its host.
+    WaitedTooLong(usize, Lease),
     Guard(usize, u64),
     FetchDone(usize, u64, u64, MachineName, farm_core::Revision),
     Request(usize, Origin, Request),
@@ -224,6 +226,7 @@ impl World {
             Event::DiskDone(host, write) => self.disk_done(host, write),
             Event::GuestEnds(host, guest, lease) => self.guest_ends(host, guest, lease),
             Event::GuestStops(host, guest, lease) => self.guest_stops(host, guest, lease),
+            Event::WaitedTooLong(host, lease) => self.unused(host, lease),
             Event::Guard(host, boot) => self.guard(host, boot),
             Event::FetchDone(host, boot, process, machine, revision) => {
                 self.fetch_done(host, boot, process, machine, revision);

@@ -6,8 +6,8 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use farm_core::messages::{Poll, PollAnswer, Reply, Report, Request};
-use farm_core::{HostId, Lease, Terms};
+use farm_core::messages::{Poll, PollAnswer, Release, Reply, Report, Request};
+use farm_core::{HostId, Terms};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -90,10 +90,10 @@ pub(super) async fn report(
 pub(super) async fn release(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
-    Json(lease): Json<Lease>,
+    Json(release): Json<Release>,
 ) -> Result<StatusCode, Refusal> {
     let host = host(&service, &headers).await?;
-    settled(&service, host, Request::Release(host, lease)).await
+    settled(&service, host, Request::Release(host, release)).await
 }
 
 async fn settled(service: &Service, host: HostId, request: Request) -> Result<StatusCode, Refusal> {

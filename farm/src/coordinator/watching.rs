@@ -34,7 +34,7 @@ impl Coordinator {
                 self.look_at_hosts(&mut hosts, rows).await;
             }
             self.look_at_revisions(&mut published).await;
-            self.look_at_queue().await;
+            self.look_at_queue(false).await;
             self.transfers.refresh().await;
             looks = (looks + 1) % LOOKS_MAX;
             if looks == 0 {
@@ -53,7 +53,7 @@ impl Coordinator {
                 () = self.ordered.notified() => return sleep(DEBOUNCE).await,
                 () = self.added.notified() => {
                     sleep(DEBOUNCE).await;
-                    self.look_at_queue().await;
+                    self.look_at_queue(true).await;
                 }
             }
         }
@@ -105,8 +105,9 @@ impl Coordinator {
         *last = Some(published);
     }
 
-    /// Reads the queue, and lets held polls look at it if it has builds.
-    async fn look_at_queue(&self) {
+    /// Reads the queue, unless a poll has just done so and nothing is new, and lets held polls look at it if
+    /// it has builds.
+    async fn look_at_queue(&self, is_new: bool) {
         let reading = self.queue().reading(&[], 0);
         if let Operation::Candidates { machines, .. } = &reading
             && machines.is_empty()
@@ -116,7 +117,8 @@ impl Coordinator {
         }
         let is_read = {
             let _reading = self.reading.lock().await;
-            self.read_queue(&reading).await.is_ok()
+            let is_recent = !is_new && self.queue().is_recent(self.now());
+            is_recent || self.read_queue(&reading).await.is_ok()
         };
         if is_read && !self.queue().is_empty() {
             self.builds.send_modify(|it| *it += 1);

@@ -86,7 +86,10 @@ impl Store {
     /// Reads all hosts, and the details of those that have changed.
     pub(crate) async fn look(&self, connection: &Connection) -> Result<Answer, StoreError> {
         let asked = Instant::now();
-        let rows = connection.query(sql::HOSTS, &[]).await?;
+        let [hosts, beats, claims] = self.known().floors();
+        let rows = connection
+            .query(sql::HOSTS, &[&hosts, &beats, &claims])
+            .await?;
         let versions = rows
             .iter()
             .map(|row| (HostId(number(row, 0)), number(row, 3)));
@@ -100,6 +103,10 @@ impl Store {
         }
         let mut known = self.known();
         known.note(asked, details);
+        for row in &rows {
+            let oldest = row.get::<_, Option<i64>>(6).map(i64::cast_unsigned);
+            known.note_floor(HostId(number(row, 0)), number(row, 1), oldest);
+        }
         let hosts = rows.iter().map(|row| {
             let host = HostId(number(row, 0));
             HostRow {

@@ -1,5 +1,5 @@
 //! The parts of hosts that seldom change, as this process has read them: names, keys, offers, and the
-//! places from which the leases of each host are read.
+//! places from which the leases of each host are read. And the use of submitters that is not written yet.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use farm_core::{HostId, Offer};
 
 use crate::Secret;
+use crate::operations::signed;
 
 /// The time after which keys are read from the database again, if the hosts were not read meanwhile.
 pub(crate) const FRESH: Duration = Duration::from_secs(5);
@@ -36,6 +37,8 @@ pub(crate) struct Known {
     keys: BTreeMap<Secret, HostId>,
     read: Option<Instant>,
     floors: BTreeMap<HostId, Floor>,
+    /// The use of submitters on days, counted from the year 2000, that is not written yet.
+    charges: BTreeMap<(String, i32), i64>,
 }
 
 impl Known {
@@ -107,6 +110,18 @@ impl Known {
         known.map_or(0, |it| if it.beat < beat { it.claim } else { 0 })
     }
 
+    /// Returns the hosts with the beats and claims from which their leases are read, as three columns.
+    pub(crate) fn floors(&self) -> [Vec<i64>; 3] {
+        let mut columns = [Vec::new(), Vec::new(), Vec::new()];
+        for (host, floor) in &self.floors {
+            let row = [host.0, floor.beat, floor.claim];
+            for (column, value) in columns.iter_mut().zip(row) {
+                column.push(signed(value));
+            }
+        }
+        columns
+    }
+
     /// Demands that all leases are read.
     pub(crate) fn forget_floors(&mut self) {
         self.floors.clear();
@@ -116,6 +131,18 @@ impl Known {
     pub(crate) fn note_floor(&mut self, host: HostId, beat: u64, oldest: Option<u64>) {
         let claim = oldest.unwrap_or(beat);
         self.floors.insert(host, Floor { beat, claim });
+    }
+
+    /// Adds to the use of a submitter, which is written when the queue is read the next time.
+    pub(crate) fn charge(&mut self, submitter: String, day: i32, ms: i64) {
+        if ms != 0 {
+            *self.charges.entry((submitter, day)).or_default() += ms;
+        }
+    }
+
+    /// Returns the use that is not written yet, and forgets it.
+    pub(crate) fn take_charges(&mut self) -> BTreeMap<(String, i32), i64> {
+        std::mem::take(&mut self.charges)
     }
 }
 

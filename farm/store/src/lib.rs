@@ -5,6 +5,7 @@
 //! test compares both.
 
 mod beats;
+mod claims;
 mod enrolment;
 mod known;
 mod listing;
@@ -18,6 +19,7 @@ mod tokens;
 mod transfers;
 mod views;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ pub fn listing(query: &farm_core::view::BuildQuery) -> (String, Vec<String>) {
 const CONNECTION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '2s';
     SET idle_in_transaction_session_timeout = '5s'; SET timezone = 'UTC';
     SET synchronous_commit = on";
+/// The rows of a submitter and day, so that coordinators seldom wait for each other.
+const SLOTS: u8 = 16;
 /// The time within which a connection must be there.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -89,6 +93,8 @@ impl From<tokio_postgres::Error> for StoreError {
 pub struct Store {
     pool: Pool,
     known: Arc<Mutex<Known>>,
+    /// The rows in which this coordinator counts the use of submitters.
+    slot: i16,
 }
 
 impl Store {
@@ -135,7 +141,8 @@ impl Store {
                 deadpool_postgres::PoolError::PostCreateHook(HookError::message(error.to_string()));
             StoreError::Pool(Box::new(error))
         })?;
-        let store = Self { pool, known };
+        let slot = i16::from(RandomState::new().build_hasher().finish().to_le_bytes()[0] % SLOTS);
+        let store = Self { pool, known, slot };
         store.migrate().await?;
         store.maintain().await?;
         Ok(store)

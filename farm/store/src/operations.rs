@@ -7,12 +7,12 @@ use config::task::Outcome;
 use config::{BuildId, MachineName, ProjectName};
 use deadpool_postgres::Object;
 use farm_core::messages::Submission;
-use farm_core::operation::{Answer, BuildRow, Candidate, Operation, Pick};
+use farm_core::operation::{Answer, BuildRow, Candidate, Operation};
 use farm_core::{Epoch, HostId, Lease, Revision};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::rows::{grant, json, lease, number, outcome, parsed};
+use crate::rows::{json, lease, number, outcome, parsed};
 use crate::{Store, StoreError, sql};
 
 /// The most attempts of an operation whose row moves between two statements.
@@ -31,7 +31,7 @@ impl Connection {
         Ok(self.0.query(&statement, parameters).await?)
     }
 
-    async fn execute(
+    pub(crate) async fn execute(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
@@ -53,14 +53,20 @@ impl Store {
                 Ok(answers.into_iter().next().unwrap_or(Answer::NotFound))
             }
             Operation::Beats(beats) => Ok(Answer::Beats(self.beats(&it, beats).await?)),
-            Operation::Candidates { machines, most } => it.candidates(machines, *most).await,
-            Operation::Claim { host, beat, picks } => it.claim(*host, *beat, picks).await,
-            Operation::Finish(host, lease, outcome) => it.finish(*host, *lease, *outcome).await,
+            Operation::Candidates { machines, most } => {
+                self.write_charges(&it).await?;
+                it.candidates(machines, *most).await
+            }
+            Operation::Claim { host, beat, picks } => self.claim(&it, *host, *beat, picks).await,
+            Operation::Finish(host, lease, outcome) => {
+                self.finish(&it, *host, *lease, *outcome).await
+            }
             Operation::Release {
                 host,
                 lease,
+                is_unused,
                 attempts_max,
-            } => it.release(*host, *lease, *attempts_max).await,
+            } => it.release(*host, *lease, *is_unused, *attempts_max).await,
             Operation::Hosts => self.look(&it).await,
             Operation::Rescue {
                 host,
@@ -167,64 +173,22 @@ impl Connection {
         Ok(Answer::Candidates { builds, used_ms })
     }
 
-    async fn claim(&self, host: HostId, beat: u64, picks: &[Pick]) -> Result<Answer, StoreError> {
-        let column = |value: fn(&Pick) -> u64| -> Vec<i64> {
-            picks.iter().map(|pick| signed(value(pick))).collect()
-        };
-        let rows = self
-            .query(
-                sql::CLAIM,
-                &[
-                    &signed(host.0),
-                    &signed(beat),
-                    &column(|it| it.build.0),
-                    &column(|it| it.epoch.0),
-                    &column(|it| it.revision.0),
-                    &column(|it| it.charge_ms),
-                ],
-            )
-            .await?;
-        let is_host_unknown = |row: &Row| row.get::<_, Option<i64>>(0).is_none();
-        if rows.iter().any(is_host_unknown) {
-            return Ok(Answer::NotFound);
-        }
-        let mut claimed: Vec<_> = rows.iter().map(grant).collect::<Result<_, _>>()?;
-        let order = |build| picks.iter().position(|it| it.build == build);
-        claimed.sort_by_key(|it| order(it.lease.build));
-        Ok(Answer::Claimed(claimed))
-    }
-
-    async fn finish(
-        &self,
-        host: HostId,
-        lease: Lease,
-        outcome: Outcome,
-    ) -> Result<Answer, StoreError> {
-        let (host, build, epoch) = key(host, lease);
-        let outcome = outcome.to_string();
-        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &outcome];
-        if self.execute(sql::FINISH, parameters).await? > 0 {
-            return Ok(Answer::Recorded);
-        }
-        // A repetition. It is read by a statement of its own, which sees what was committed meanwhile.
-        let known = self.query(sql::IS_FINISHED, &parameters[..3]).await?;
-        Ok(if known.is_empty() {
-            Answer::Stale
-        } else {
-            Answer::Recorded
-        })
-    }
-
     async fn release(
         &self,
         host: HostId,
         lease: Lease,
+        is_unused: bool,
         attempts_max: u64,
     ) -> Result<Answer, StoreError> {
         let (host, build, epoch) = key(host, lease);
         let most = signed(attempts_max);
         let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &most];
-        if !self.query(sql::RELEASE, parameters).await?.is_empty() {
+        let given_back = if is_unused {
+            self.query(sql::GIVE_BACK, &parameters[..3]).await?
+        } else {
+            self.query(sql::RELEASE, parameters).await?
+        };
+        if !given_back.is_empty() {
             return Ok(Answer::Recorded);
         }
         let known = self.query(sql::IS_RELEASED, &parameters[..3]).await?;
@@ -283,7 +247,7 @@ impl Connection {
 }
 
 /// Returns the parameters that name a lease of a host.
-fn key(host: HostId, lease: Lease) -> (i64, i64, i64) {
+pub(crate) fn key(host: HostId, lease: Lease) -> (i64, i64, i64) {
     (signed(host.0), signed(lease.build.0), signed(lease.epoch.0))
 }
 

@@ -50,27 +50,33 @@ pub(crate) const BEATS: &str = "
     FROM polled WHERE hosts.id = polled.id AND hosts.id = ANY($1)
     RETURNING hosts.id, beat, drained";
 
-/// Reads the leases of hosts, each from the claim at a beat on.
+/// Reads the leases of hosts, each from the claim at a beat on. The subquery has a limit, so that it is read
+/// for one host after the other, by the index: few leases are live, and statistics know nothing of the dead
+/// rows beside them.
 pub(crate) const LEASES: &str = "
-    SELECT builds.id, epoch, requirements, canceled, builds.host, claimed_beat
-    FROM unnest($1::bigint[], $2::bigint[]) AS wanted (host, beat)
-    JOIN builds ON builds.host = wanted.host AND claimed_beat >= wanted.beat AND state = 1
-    ORDER BY builds.id";
+    SELECT found.id, epoch, requirements, canceled, wanted.host, claimed_beat
+    FROM unnest($1::bigint[], $2::bigint[]) AS wanted (host, beat), LATERAL (
+        SELECT id, epoch, requirements, canceled, claimed_beat FROM builds
+        WHERE builds.host = wanted.host AND claimed_beat >= wanted.beat AND state = 1
+        ORDER BY claimed_beat LIMIT 1000000) AS found
+    ORDER BY found.id";
 
 /// Reads the first builds of each submitter and machine, without a work that is long. The recursion jumps
-/// from one submitter to the next, so that a long queue of one costs nothing.
+/// from one submitter to the one before, so that a long queue of one costs nothing. It meets the end of each
+/// queue, and not the rows of builds that have left it at its beginning.
 pub(crate) const CANDIDATES: &str = "
     WITH RECURSIVE lanes AS (
         SELECT wanted.machine, first.submitter
         FROM unnest($1::text[]) AS wanted (machine), LATERAL (
             SELECT submitter FROM builds
-            WHERE state = 0 AND machine = wanted.machine ORDER BY submitter LIMIT 1) AS first
+            WHERE state = 0 AND machine = wanted.machine
+            ORDER BY submitter DESC, priority, id DESC LIMIT 1) AS first
         UNION ALL
         SELECT lanes.machine, next.submitter
         FROM lanes, LATERAL (
             SELECT submitter FROM builds
-            WHERE state = 0 AND machine = lanes.machine AND submitter > lanes.submitter
-            ORDER BY submitter LIMIT 1) AS next)
+            WHERE state = 0 AND machine = lanes.machine AND submitter < lanes.submitter
+            ORDER BY submitter DESC, priority, id DESC LIMIT 1) AS next)
     SELECT found.id, found.epoch, lanes.submitter, found.priority,
         CASE WHEN length(found.requirements) < 1000 THEN found.requirements
             ELSE (found.requirements::jsonb - 'work')::text END,
@@ -87,7 +93,15 @@ pub(crate) const USED: &str = "
     WHERE submitter = ANY($1) AND day > (now() AT TIME ZONE 'UTC')::date - 7
     GROUP BY submitter, day";
 
-/// Claims builds for a host whose beat has not changed, and charges their submitters.
+/// Adds to the use of submitters on days. Each coordinator has rows of its own.
+pub(crate) const CHARGE: &str = "
+    INSERT INTO used (submitter, day, slot, ms)
+    SELECT submitter, date '2000-01-01' + day, $4, ms
+    FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS charge (submitter, day, ms)
+    ORDER BY submitter, day
+    ON CONFLICT (submitter, day, slot) DO UPDATE SET ms = used.ms + excluded.ms";
+
+/// Claims builds for a host whose beat has not changed.
 pub(crate) const CLAIM: &str = "
     WITH beat AS (
         UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 AND NOT drained RETURNING id),
@@ -105,29 +119,28 @@ pub(crate) const CLAIM: &str = "
             AND (not_before <= now() OR not_before > now() + interval '64 s')
             AND wanted.revision >= coalesce(
                 (SELECT revision FROM machines WHERE name = builds.machine), 0)
-        RETURNING builds.id, builds.epoch, requirements, canceled, submitter, builds.charged_ms),
-    charged AS (
-        INSERT INTO used (submitter, day, slot, ms)
-        SELECT submitter, (now() AT TIME ZONE 'UTC')::date, $1 % 16, sum(charged_ms)
-        FROM claimed GROUP BY submitter ORDER BY submitter
-        ON CONFLICT (submitter, day, slot) DO UPDATE SET ms = used.ms + excluded.ms)
-    SELECT id, epoch, requirements, canceled FROM claimed
-    UNION ALL SELECT NULL, NULL, NULL, NULL WHERE NOT EXISTS (SELECT FROM hosts WHERE id = $1)";
+        RETURNING builds.id, builds.epoch, requirements, canceled, submitter, builds.charged_ms)
+    SELECT id, epoch, requirements, canceled, submitter,
+        (now() AT TIME ZONE 'UTC')::date - date '2000-01-01', charged_ms
+    FROM claimed
+    UNION ALL
+    SELECT NULL, (SELECT count(*) FROM hosts WHERE id = $1), NULL, NULL, NULL, NULL, NULL
+    WHERE NOT EXISTS (SELECT FROM beat)";
 
-/// Records a result, if its lease is the newest of the build and belongs to the host.
+/// Records a result, if its lease is the newest of the build and belongs to the host. Returns the charge.
 pub(crate) const FINISH: &str = "
     WITH gone AS (
         DELETE FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 RETURNING *),
-    charged AS (
-        INSERT INTO used (submitter, day, slot, ms)
-        SELECT submitter, (now() AT TIME ZONE 'UTC')::date, $1 % 16,
-            greatest(0, (extract(epoch FROM now() - claimed) * 1000)::bigint) - charged_ms
-        FROM gone WHERE state = 1
-        ON CONFLICT (submitter, day, slot) DO UPDATE SET ms = used.ms + excluded.ms)
-    INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
-        revision, outcome, is_reported, target, project, priority, claimed)
-    SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, $4, true,
-        target, project, priority, claimed
+    kept AS (
+        INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
+            revision, outcome, is_reported, target, project, priority, claimed)
+        SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, $4, true,
+            target, project, priority, claimed
+        FROM gone)
+    SELECT submitter, (now() AT TIME ZONE 'UTC')::date - date '2000-01-01',
+        CASE WHEN state = 1
+            THEN greatest(0, (extract(epoch FROM now() - claimed) * 1000)::bigint) - charged_ms
+            ELSE 0 END
     FROM gone";
 
 /// Reads if the result of a lease is recorded.
@@ -184,6 +197,24 @@ pub(crate) const RELEASE: &str = take_leases!(
     "true"
 );
 
+/// Takes one lease from a host that has started no guest, which is no loss.
+pub(crate) const GIVE_BACK: &str = "
+    WITH unused AS (
+        SELECT id, canceled FROM builds
+        WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE),
+    back AS (
+        UPDATE builds SET state = 0, not_before = now() + interval '1 s'
+        WHERE id IN (SELECT id FROM unused WHERE NOT canceled) RETURNING id),
+    gone AS (
+        DELETE FROM builds WHERE id IN (SELECT id FROM unused WHERE canceled) RETURNING *),
+    kept AS (
+        INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
+            revision, outcome, is_reported, target, project, priority, claimed)
+        SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, 'abort', false,
+            target, project, priority, claimed
+        FROM gone)
+    SELECT id FROM back UNION ALL SELECT id FROM gone";
+
 /// Takes all leases from a host whose beat has not changed.
 pub(crate) const RESCUE: &str = take_leases!(
     "beat AS (
@@ -195,12 +226,16 @@ pub(crate) const RESCUE: &str = take_leases!(
     "false"
 );
 
-/// Reads all hosts without their offers.
+/// Reads all hosts without their offers. Their leases are counted from the claim at a beat on, if that was
+/// found at a beat that is not newer than the present one.
 pub(crate) const HOSTS: &str = "
-    SELECT id, beat, drained, version, orders, coalesce(leases, 0)
-    FROM hosts LEFT JOIN (
-        SELECT host, count(*) AS leases FROM builds WHERE state = 1 GROUP BY host) AS leased
-        ON leased.host = hosts.id
+    SELECT id, hosts.beat, drained, version, orders, leases, oldest
+    FROM hosts LEFT JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS floor (host, beat, claim)
+        ON floor.host = hosts.id,
+    LATERAL (
+        SELECT count(*) AS leases, min(claimed_beat) AS oldest FROM builds
+        WHERE state = 1 AND host = hosts.id
+            AND claimed_beat >= CASE WHEN floor.beat <= hosts.beat THEN floor.claim ELSE 0 END) AS leased
     ORDER BY id";
 
 /// Reads the parts of hosts that seldom change.
@@ -364,7 +399,7 @@ pub(crate) const TOUCH_SESSION: &str = "UPDATE web_sessions SET used = now() WHE
 pub(crate) const CLOSE_SESSION: &str = "DELETE FROM web_sessions WHERE hash = $1";
 
 /// All statements.
-pub const ALL: [(&str, &str); 47] = [
+pub const ALL: [(&str, &str); 49] = [
     ("partition_names", PARTITION_NAMES),
     ("forget_submissions", FORGET_SUBMISSIONS),
     ("forget_lost", FORGET_LOST),
@@ -398,9 +433,11 @@ pub const ALL: [(&str, &str); 47] = [
     ("used", USED),
     ("claim", CLAIM),
     ("finish", FINISH),
+    ("charge", CHARGE),
     ("is_finished", IS_FINISHED),
     ("is_released", IS_RELEASED),
     ("release", RELEASE),
+    ("give_back", GIVE_BACK),
     ("rescue", RESCUE),
     ("hosts", HOSTS),
     ("details", DETAILS),

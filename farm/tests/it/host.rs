@@ -73,7 +73,7 @@ fn execute(
             Request::Poll(host, poll)
         }
         Effect::Report(report) => Request::Report(host, report),
-        Effect::Release(lease) => Request::Release(host, lease),
+        Effect::Release(release) => Request::Release(host, release),
         Effect::Record(lease, _) => return give(inputs, Input::Recorded(lease)),
         Effect::Start(lease, _) => return give(inputs, Input::Ended(lease, Outcome::Success)),
         Effect::Stop(lease) => return give(inputs, Input::Gone(lease)),
@@ -82,12 +82,20 @@ fn execute(
     };
     let (coordinator, inputs) = (Arc::clone(coordinator), inputs.clone());
     tokio::spawn(async move {
+        let poll = match &request {
+            Request::Poll(_, poll) => Some(poll.id),
+            _ => None,
+        };
         match coordinator.handle(request).await {
             Reply::Leases(answer) => give(&inputs, Input::Answered(answer)),
             Reply::Recorded(lease) | Reply::Released(lease) | Reply::Stale(lease) => {
                 give(&inputs, Input::Settled(lease));
             }
-            _ => {}
+            _ => {
+                if let Some(poll) = poll {
+                    give(&inputs, Input::Unanswered(poll));
+                }
+            }
         }
     });
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use config::settings::{ControllerRules, FarmRules};
-use farm_core::messages::{Poll, PollAnswer, Report};
-use farm_core::{Lease, Terms};
+use farm_core::Terms;
+use farm_core::messages::{Poll, PollAnswer, Release, Report};
 use reqwest_tls::{
     Certificate, Client as Http, ClientBuilder, RequestBuilder, Response, StatusCode,
 };
@@ -174,10 +174,10 @@ impl Client {
     pub async fn release(
         &self,
         key: &FarmKey,
-        lease: &Lease,
+        release: &Release,
         limit: Duration,
     ) -> Result<Settled, FarmError> {
-        self.settle(key, "release", lease, limit).await
+        self.settle(key, "release", release, limit).await
     }
 
     /// Exchanges a single-use token for the right to use a key. A repetition after a lost answer succeeds.

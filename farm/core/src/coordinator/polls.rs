@@ -88,6 +88,7 @@ impl PollHandling {
                 self.leases.extend(claimed);
                 self.reply()
             }
+            Ok(Answer::Overtaken) => self.reply(),
             Ok(Answer::NotFound) => Step::Reply(Reply::NotFound(format!(
                 "host {} does not exist in the farm; it must enrol again",
                 self.host.0

@@ -21,6 +21,9 @@ const AHEAD: u64 = 4;
 /// The builds of one submitter and machine from which on coordinators begin at different ones.
 const LONG_LANE: usize = 64;
 
+/// The places at which coordinators begin in long lanes.
+const QUARTERS: usize = 4;
+
 /// The builds of one submitter on one machine, which the store gives in the order of their numbers.
 type Lane = (MachineName, Submitter);
 
@@ -45,7 +48,7 @@ impl Queue {
     /// builds of a long queue.
     pub fn new(coordinator: u64) -> Self {
         Self {
-            quarter: usize::try_from(coordinator % 4).unwrap_or(0),
+            quarter: usize::try_from(coordinator).unwrap_or(0) % QUARTERS,
             ..Self::default()
         }
     }
@@ -84,6 +87,11 @@ impl Queue {
         self.taken
             .retain(|_, (_, since)| asked.since(*since) < CLAIM_MS);
         self.rotate();
+    }
+
+    /// Returns true if the queue was read so lately that it need not be read for those who wait.
+    pub fn is_recent(&self, now: Moment) -> bool {
+        self.read.is_some_and(|it| now.since(it) < FRESH_MS / 2)
     }
 
     /// Demands that the queue is read again before it is used.
@@ -134,16 +142,28 @@ impl Queue {
         }
     }
 
-    /// Notes the answer to a claim. If others have its builds, the queue is read again.
+    /// Notes the answer to a claim. If others have its builds, the queue is read again, and this coordinator
+    /// begins elsewhere in long lanes, because another one begins at the same place. Builds of a host that
+    /// has polled again are still there.
     pub fn claimed(&mut self, picks: &[Pick], answer: &Answer) {
-        let Answer::Claimed(grants) = answer else {
-            return;
-        };
-        for pick in picks {
-            if !grants.iter().any(|it| it.lease.build == pick.build) {
-                self.taken.remove(&pick.build);
-                self.expire();
+        let grants = match answer {
+            Answer::Claimed(grants) => grants,
+            Answer::Overtaken => {
+                for pick in picks {
+                    self.taken.remove(&pick.build);
+                }
+                return;
             }
+            _ => return,
+        };
+        let has = |pick: &&Pick| grants.iter().any(|it| it.lease.build == pick.build);
+        let mut lost = picks.iter().filter(|it| !has(it)).peekable();
+        if lost.peek().is_some() {
+            self.quarter = (self.quarter + 1) % QUARTERS;
+            self.expire();
+        }
+        for pick in lost {
+            self.taken.remove(&pick.build);
         }
     }
 
@@ -160,7 +180,7 @@ impl Queue {
         }
         for mut builds in lanes.into_values() {
             if builds.len() >= LONG_LANE {
-                let first = builds.len() / 4 * self.quarter;
+                let first = builds.len() / QUARTERS * self.quarter;
                 builds.rotate_left(first);
             }
             self.builds.append(&mut builds);

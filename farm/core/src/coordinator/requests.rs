@@ -45,9 +45,10 @@ impl PlainHandling {
             Request::Report(host, report) => {
                 Step::Ask(Operation::Finish(host, report.lease, report.outcome))
             }
-            Request::Release(host, lease) => Step::Ask(Operation::Release {
+            Request::Release(host, release) => Step::Ask(Operation::Release {
                 host,
-                lease,
+                lease: release.lease,
+                is_unused: release.is_unused,
                 attempts_max: self.attempts_max,
             }),
             Request::Submit(submission) => Step::Ask(Operation::Submit(submission)),
@@ -63,8 +64,8 @@ fn reply(request: &Request, answer: Answer) -> Reply {
     match (request, answer) {
         (Request::Report(_, report), Answer::Recorded) => Reply::Recorded(report.lease),
         (Request::Report(_, report), Answer::Stale) => Reply::Stale(report.lease),
-        (Request::Release(_, lease), Answer::Recorded) => Reply::Released(*lease),
-        (Request::Release(_, lease), Answer::Stale) => Reply::Stale(*lease),
+        (Request::Release(_, release), Answer::Recorded) => Reply::Released(release.lease),
+        (Request::Release(_, release), Answer::Stale) => Reply::Stale(release.lease),
         (Request::Submit(_), Answer::Submitted(build)) => Reply::Submitted(build),
         (Request::Cancel(build), Answer::Canceled) => Reply::Canceled(*build),
         (Request::Cancel(build), Answer::Finished(outcome)) => Reply::Finished(*build, outcome),

@@ -14,6 +14,7 @@ impl HostAgent {
         let Some(waiting) = self.waiting.take_if(|it| it.id == answer.id) else {
             return;
         };
+        self.unanswered = 0;
         self.poll_due = now.after(self.terms.poll_ms);
         let deadline = self.terms.deadline(waiting.sent);
         let granted: BTreeSet<_> = answer.leases.iter().map(|it| it.lease).collect();
@@ -43,7 +44,7 @@ impl HostAgent {
         }
         match self.held.get_mut(&lease) {
             Some(Held::Stopping(next @ Next::Release)) if grant.canceled => *next = Next::Abort,
-            Some(Held::Stopping(_) | Held::Releasing(_)) => {}
+            Some(Held::Stopping(_) | Held::Releasing { .. }) => {}
             Some(held @ Held::Running(_)) if grant.canceled => {
                 *held = Held::Stopping(Next::Abort);
                 effects.push(Effect::Stop(lease));
@@ -74,7 +75,7 @@ impl HostAgent {
                 effects.push(Effect::Stop(lease));
             }
             Some(Held::Stopping(next)) => *next = Next::Forget,
-            Some(Held::Recording(_) | Held::Releasing(_)) => {
+            Some(Held::Recording(_) | Held::Releasing { .. }) => {
                 self.held.remove(&lease);
                 effects.push(Effect::Forget(lease));
             }

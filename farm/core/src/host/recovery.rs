@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::MachineName;
 use config::task::Outcome;
 
-use super::{Effect, Held, HostAgent, Pending};
+use super::{Effect, Held, HostAgent, Pending, releasing};
 use crate::messages::Report;
 use crate::{Lease, Moment, Revision, Terms};
 
 /// A lease on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnDisk {
-    /// It has no result.
+    /// It has no result, and its guest may have started.
     Lease,
+    /// Its guest has not started.
+    Unused,
     /// Its guest has left a result, which a power failure could still destroy.
     Left(Outcome),
     /// It has a result, which the farm may not have.
@@ -52,8 +54,11 @@ pub(super) fn recover(
             OnDisk::Lease => {
                 let state = guests
                     .get(lease)
-                    .map_or(Held::Releasing(now), |it| Held::Running(*it));
+                    .map_or(releasing(now, false), |it| Held::Running(*it));
                 held.insert(*lease, state);
+            }
+            OnDisk::Unused => {
+                held.insert(*lease, releasing(now, true));
             }
             OnDisk::Left(outcome) => {
                 let (lease, outcome) = (*lease, *outcome);
@@ -77,6 +82,7 @@ pub(super) fn recover(
         incarnation,
         polls: 0,
         waiting: None,
+        unanswered: 0,
         poll_due: now,
         held,
         outbox,

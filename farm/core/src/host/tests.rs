@@ -97,7 +97,16 @@ fn an_answer_to_an_earlier_poll_is_ignored() {
 
 #[test]
 fn a_lost_guest_gives_its_lease_back_until_the_farm_has_it() {
-    let disk = BTreeMap::from([(lease(1), OnDisk::Lease)]);
+    check_release(OnDisk::Lease, false);
+    check_release(OnDisk::Unused, true);
+}
+
+fn check_release(on_disk: OnDisk, is_unused: bool) {
+    let disk = BTreeMap::from([(lease(1), on_disk)]);
+    let release = Effect::Release(Release {
+        lease: lease(1),
+        is_unused,
+    });
     let recovered = Recovered {
         disk,
         ..Recovered::default()
@@ -106,10 +115,44 @@ fn a_lost_guest_gives_its_lease_back_until_the_farm_has_it() {
     assert_eq!(effects, []);
     for now in [0, 200] {
         let effects = agent.step(Moment(now), Input::Tick);
-        assert!(effects.contains(&Effect::Release(lease(1))), "{effects:?}");
+        assert!(effects.contains(&release), "{effects:?}");
     }
     let settled = agent.step(Moment(210), Input::Settled(lease(1)));
     assert_eq!(settled, [Effect::Forget(lease(1))]);
+}
+
+#[test]
+fn a_lease_is_unused_only_if_its_guest_did_not_start() {
+    for (ended, is_unused) in [
+        (Input::Gone(lease(1)), false),
+        (Input::Unused(lease(1)), true),
+    ] {
+        let mut agent = agent();
+        let id = poll(&mut agent, 0);
+        agent.step(Moment(10), answer(id, &[lease(1)]));
+        agent.step(Moment(11), Input::Recorded(lease(1)));
+        agent.step(Moment(12), ended);
+        let effects = agent.step(Moment(20), Input::Tick);
+        let release = Release {
+            lease: lease(1),
+            is_unused,
+        };
+        assert!(effects.contains(&Effect::Release(release)), "{effects:?}");
+    }
+}
+
+#[test]
+fn a_lease_that_was_recorded_too_late_is_unused() {
+    let mut agent = agent();
+    let id = poll(&mut agent, 0);
+    agent.step(Moment(10), answer(id, &[lease(1)]));
+    agent.step(Moment(600), Input::Recorded(lease(1)));
+    let release = Release {
+        lease: lease(1),
+        is_unused: true,
+    };
+    let effects = agent.step(Moment(600), Input::Tick);
+    assert!(effects.contains(&Effect::Release(release)), "{effects:?}");
 }
 
 fn limits(effects: &[Effect]) -> Option<u64> {
@@ -134,6 +177,27 @@ fn a_poll_is_held_for_a_quarter_of_what_is_left_of_a_lease() {
     // It is repeated after one half of what is left.
     assert_eq!(agent.wake(), Moment(400));
     assert_eq!(limits(&agent.step(Moment(400), Input::Tick)), Some(25));
+}
+
+#[test]
+fn a_poll_that_is_refused_is_soon_repeated_and_then_less_often() {
+    let mut agent = agent();
+    let (mut now, mut pauses) = (0, Vec::new());
+    for _ in 0..7 {
+        let id = poll(&mut agent, now);
+        agent.step(Moment(now), Input::Unanswered(id));
+        pauses.push(agent.wake().0 - now);
+        now = agent.wake().0;
+    }
+    assert_eq!(pauses, [10, 20, 40, 80, 160, 200, 200]);
+    let id = poll(&mut agent, now);
+    agent.step(Moment(now), answer(id, &[]));
+    assert_eq!(agent.wake().0 - now, 10);
+    let next = poll(&mut agent, now + 10);
+    // An earlier poll says nothing about the one that is under way.
+    agent.step(Moment(now + 11), Input::Unanswered(id));
+    agent.step(Moment(now + 12), Input::Unanswered(next));
+    assert_eq!(agent.wake().0, now + 22);
 }
 
 #[test]

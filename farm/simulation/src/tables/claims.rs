@@ -13,7 +13,7 @@ impl Tables {
             return Answer::NotFound;
         };
         if record.beat != beat || record.drained {
-            return Answer::Claimed(Vec::new());
+            return Answer::Overtaken;
         }
         record.beat += 1;
         let mut claimed = Vec::new();
@@ -74,6 +74,7 @@ impl Tables {
         now: u64,
         host: HostId,
         lease: Lease,
+        is_unused: bool,
         attempts_max: u64,
     ) -> Answer {
         let Some(build) = self.builds.get_mut(&lease.build) else {
@@ -85,6 +86,7 @@ impl Tables {
         match build.state {
             State::Finished(..) => return Answer::Stale,
             State::Queued(_) => {}
+            State::Leased(_) if is_unused => build.give_back(now),
             State::Leased(_) => build.lose(now, attempts_max),
         }
         Answer::Recorded
@@ -121,6 +123,15 @@ impl Tables {
 }
 
 impl BuildRecord {
+    /// Takes a lease away that was not used. The build returns to the queue, unless it was canceled.
+    fn give_back(&mut self, now: u64) {
+        self.state = if self.canceled {
+            State::Finished(Outcome::Abort, None)
+        } else {
+            State::Queued(now + RETRY_MS)
+        };
+    }
+
     /// Takes the lease away. The build returns to the queue, unless it was canceled or lost too often.
     fn lose(&mut self, now: u64, attempts_max: u64) {
         self.losses += 1;

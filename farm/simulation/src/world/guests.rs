@@ -17,7 +17,26 @@ pub(crate) struct Guest {
 }
 
 impl World {
-    pub(super) fn start_guest(&mut self, host: usize, lease: Lease, guard: Moment) {
+    /// Starts a guest, unless builds that are not the farm's have taken its place meanwhile.
+    pub(super) fn start_or_queue(&mut self, host: usize, lease: Lease, guard: Moment) {
+        if self.is_calm() || self.rng.u32(0..8) > 0 {
+            return self.start_guest(host, lease, guard);
+        }
+        self.hosts[host].queued.insert(lease);
+        let patience = self.rng.u64(50..3_000);
+        self.after(patience, Event::WaitedTooLong(host, lease));
+    }
+
+    /// Takes a guest that waits out of the queue of its host.
+    pub(super) fn unused(&mut self, host: usize, lease: Lease) {
+        let it = &mut self.hosts[host];
+        if it.queued.remove(&lease) {
+            let process = it.process;
+            self.after(1, Event::HostInput(host, process, Input::Unused(lease)));
+        }
+    }
+
+    fn start_guest(&mut self, host: usize, lease: Lease, guard: Moment) {
         self.check_start(host, lease);
         let number = self.ghosts.next_guest();
         let it = &mut self.hosts[host];

@@ -30,6 +30,8 @@ pub(crate) struct Host {
     pub(super) agent: Option<HostAgent>,
     last_poll: Option<PollId>,
     pub(crate) guests: BTreeMap<Lease, Guest>,
+    /// The leases on disk whose guests wait in the queue of the host, behind other ones.
+    pub(super) queued: BTreeSet<Lease>,
     pub(super) disk: Disk,
     pub(crate) revisions: BTreeMap<MachineName, Revision>,
     pub(crate) needs: BTreeMap<Lease, Requirements>,
@@ -52,6 +54,7 @@ impl Host {
             agent: None,
             last_poll: None,
             guests: BTreeMap::new(),
+            queued: BTreeSet::new(),
             disk: Disk::default(),
             revisions: BTreeMap::new(),
             needs: BTreeMap::new(),
@@ -95,7 +98,8 @@ impl World {
         if let Some(wait) = it.thaws_in(self.now) {
             return self.after(wait, Event::HostStart(host, boot));
         }
-        let disk = it.disk.recover();
+        // Guests that wait do not start any more.
+        let disk = it.disk.recover(&it.queued);
         let guests: BTreeMap<_, _> = it
             .guests
             .iter()
@@ -107,6 +111,7 @@ impl World {
                 "each guest has a lease on disk: host {host}, {lease}"
             ));
         }
+        self.hosts[host].queued.clear();
         let recovered = Recovered {
             disk,
             guests: if self.has(Bug::RecoveryMissesGuests) {
@@ -231,7 +236,7 @@ impl World {
                     self.after(0, input(Input::Recorded(lease)));
                 }
             }
-            Effect::Start(lease, guard) => self.start_guest(host, lease, guard),
+            Effect::Start(lease, guard) => self.start_or_queue(host, lease, guard),
             Effect::Guard(lease, guard) => {
                 if let Some(guest) = self.hosts[host].guests.get_mut(&lease) {
                     guest.guard = guest.guard.max(guard);
@@ -243,6 +248,8 @@ impl World {
                     let number = guest.number;
                     let delay = self.rng.u64(1..200);
                     self.after(delay, Event::GuestStops(host, number, lease));
+                } else {
+                    self.unused(host, lease);
                 }
             }
             Effect::Store(report) => {
@@ -257,8 +264,8 @@ impl World {
                     self.after(1, input(Input::Settled(report.lease)));
                 }
             }
-            Effect::Release(lease) => {
-                self.host_sends(host, &Request::Release(HostId(host as u64), lease));
+            Effect::Release(release) => {
+                self.host_sends(host, &Request::Release(HostId(host as u64), release));
             }
             Effect::Forget(lease) => self.write(host, Write::Forget(lease)),
             Effect::Fetch(machine, revision) => {
@@ -360,6 +367,11 @@ impl World {
                 };
                 Input::Settled(lease)
             }
+            // It may be the answer to another request: then the host polls once more.
+            Reply::Unavailable => match self.hosts[host].last_poll {
+                Some(poll) => Input::Unanswered(poll),
+                None => return,
+            },
             _ => return,
         };
         self.host_input(host, process, input);

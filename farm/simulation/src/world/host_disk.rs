@@ -1,6 +1,6 @@
 //! The disk of a host: writes become durable one after the other, and a crash loses the last ones.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use config::task::Outcome;
 use farm_core::Lease;
@@ -32,10 +32,12 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Returns what an agent finds when it starts.
-    pub(super) fn recover(&self) -> BTreeMap<Lease, OnDisk> {
+    pub(super) fn recover(&self, queued: &BTreeSet<Lease>) -> BTreeMap<Lease, OnDisk> {
         let found = self.durable.iter().map(|(lease, on_disk)| {
-            let left = self.left.get(lease).filter(|_| *on_disk == OnDisk::Lease);
-            (*lease, left.map_or(*on_disk, |it| OnDisk::Left(*it)))
+            let left = self.left.get(lease).map(|it| OnDisk::Left(*it));
+            let unused = queued.contains(lease).then_some(OnDisk::Unused);
+            let open = left.or(unused).filter(|_| *on_disk == OnDisk::Lease);
+            (*lease, open.unwrap_or(*on_disk))
         });
         found.collect()
     }

@@ -18,6 +18,8 @@ use crate::tables::{BuildRecord, State, Tables};
 pub(crate) struct Before {
     published: BTreeMap<MachineName, Revision>,
     drained: BTreeSet<HostId>,
+    /// The losses of all builds.
+    losses: u64,
 }
 
 /// Facts about the past that no actor knows.
@@ -138,13 +140,31 @@ impl World {
                 .filter(|(_, it)| it.drained)
                 .map(|(it, _)| *it)
                 .collect(),
+            losses: self.losses(),
         }
+    }
+
+    /// Returns the losses of all builds.
+    fn losses(&self) -> u64 {
+        self.tables.builds.values().map(|it| it.losses).sum()
     }
 
     /// Checks the effect of a transaction.
     pub(crate) fn committed(&mut self, before: &Before, operation: &Operation, answer: &Answer) {
         if let Answer::Rescued(leases) = answer {
             self.statistics.rescued += leases.len() as u64;
+        }
+        if let Operation::Release {
+            lease, is_unused, ..
+        } = operation
+            && *is_unused
+        {
+            if self.losses() > before.losses {
+                self.violate(format!("a lease without a guest is no loss: {lease}"));
+            }
+            if self.ghosts.started.contains(lease) {
+                self.violate(format!("a guest that has started is lost: {lease}"));
+            }
         }
         if let (Operation::Claim { host, .. }, Answer::Claimed(grants)) = (operation, answer) {
             for grant in grants {
@@ -184,7 +204,9 @@ impl World {
         if self.ghosts.canceled.contains(&lease.build) {
             self.violate(format!("no canceled build starts again: {lease}"));
         }
-        if lease.epoch.0 > TERMS.attempts_max {
+        let started = self.ghosts.started.iter();
+        let started = started.filter(|it| it.build == lease.build).count() as u64;
+        if started > record.losses || record.losses >= TERMS.attempts_max {
             self.violate(format!("no build is tried for ever: {lease}"));
         }
         let published = before.published.get(&machine).copied().unwrap_or_default();

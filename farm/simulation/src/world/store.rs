@@ -71,6 +71,8 @@ fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operati
         | (Bug::RescueIgnoresBeat, Operation::Rescue { host, beat, .. }) => {
             *beat = tables.hosts[host].beat;
         }
+        (Bug::UnusedIsLost, Operation::Release { is_unused, .. }) => *is_unused = false,
+        (Bug::LostIsUnused, Operation::Release { is_unused, .. }) => *is_unused = true,
         (Bug::SubmitIgnoresKey, Operation::Submit(submission)) => {
             submission.key = format!("{}-{}", submission.key, tables.builds.len());
         }

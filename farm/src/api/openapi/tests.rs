@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::BuildId;
 use config::builds::{Artifact, Priority};
 use config::task::Outcome;
-use farm_core::messages::{Grant, NewBuild, Poll, PollAnswer, PollId, Report, Subject};
+use farm_core::messages::{Grant, NewBuild, Poll, PollAnswer, PollId, Release, Report, Subject};
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
 use farm_core::view::{
     BuildPage, BuildState, BuildView, HostView, LostAttempt, MachineView, QueueView,
@@ -263,6 +263,11 @@ fn compare_hosts(compared: &mut Compared) {
     compared.optional::<Enrolment>("Enrolment", &enrolment);
     compared.sent("Enrolled", &Enrolled { host: HostId(1) });
     compared.taken("Lease", &LEASE);
+    let release = Release {
+        lease: LEASE,
+        is_unused: true,
+    };
+    compared.taken("Release", &release);
     compared.taken("PollId", &poll().id);
     compared.taken("Capacity", &capacity());
     compared.taken("OfferedMachine", &offered());

@@ -107,6 +107,7 @@ fn any_operation(rng: &mut Rng, tables: &Tables) -> Operation {
             Operation::Release {
                 host,
                 lease,
+                is_unused: rng.bool(),
                 attempts_max,
             }
         }

@@ -6,7 +6,7 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 19] = [
+const HOT: [(&str, &str); 21] = [
     ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
@@ -18,8 +18,10 @@ const HOT: [(&str, &str); 19] = [
     ("used", "('{s1,s2}')"),
     ("claim", "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}')"),
     ("finish", "(7, 7, 1, 'success')"),
+    ("charge", "('{s1,s2}', '{9000,9000}', '{1,1}', 1)"),
     ("is_finished", "(7, 7, 1)"),
     ("release", "(7, 7, 1, 5)"),
+    ("give_back", "(7, 7, 1)"),
     ("rescue", "(7, 0, 5)"),
     ("show", "(7)"),
     ("details", "('{7,8}')"),
@@ -121,6 +123,55 @@ fn check_plan(client: &mut postgres::Client, name: &str, sql: &str, tables: &[&s
         let is_slow = |line: &str| line.contains(&scan) && !line.contains("(cost=0.00..0.0");
         let slow = plan.lines().any(is_slow);
         assert!(!slow, "{name} reads all of {table}:\n{plan}");
+    }
+}
+
+/// The statements that add a result, with builds that get one: the state, its losses, and if it is canceled.
+const RESULTS: [(&str, &str, &str); 6] = [
+    ("finish", "(1, 1, 1, 'success')", "1, 0, false"),
+    ("cancel_queued", "(1)", "0, 0, false"),
+    ("release", "(1, 1, 1, 5)", "1, 4, false"),
+    ("release", "(1, 1, 1, 5)", "1, 0, true"),
+    ("give_back", "(1, 1, 1)", "1, 0, true"),
+    ("rescue", "(1, 0, 5)", "1, 4, false"),
+];
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_result_touches_the_partition_of_its_month_only() {
+    let cluster = Cluster::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    drop(runtime.block_on(open(&cluster.url(), 1)));
+    let mut client = client(&cluster);
+    let old = "CREATE TABLE finished_2020_02 PARTITION OF finished
+        FOR VALUES FROM ('2020-02-01') TO ('2020-03-01')";
+    client.batch_execute(old).unwrap();
+    for (name, sql) in STATEMENTS {
+        if RESULTS.iter().any(|(result, ..)| *result == name) {
+            let prepare = format!("PREPARE \"{name}\" AS {sql}");
+            client.batch_execute(&prepare).unwrap();
+        }
+    }
+    let month: String = client
+        .query_one("SELECT 'finished_' || to_char(now(), 'YYYY_MM')", &[])
+        .unwrap()
+        .get(0);
+    for (name, parameters, build) in RESULTS {
+        let add = format!(
+            "DELETE FROM builds;
+             INSERT INTO builds (id, submitter, priority, machine, requirements, submitted, epoch, host,
+                state, losses, canceled)
+             VALUES (1, 's', 0, 'm', '{{}}', now(), 1, 1, {build});
+             BEGIN; EXECUTE \"{name}\" {parameters}"
+        );
+        client.batch_execute(&add).unwrap();
+        // A transaction has locks on all tables that it has read or written.
+        let touched = "SELECT relname::text FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+            WHERE pid = pg_backend_pid() AND relispartition AND relkind = 'r'";
+        let touched = client.query(touched, &[]).unwrap();
+        let touched: Vec<String> = touched.iter().map(|row| row.get(0)).collect();
+        assert_eq!(touched, [month.as_str()], "{name}");
+        client.batch_execute("ROLLBACK").unwrap();
     }
 }
 

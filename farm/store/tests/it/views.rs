@@ -73,6 +73,7 @@ async fn pages_have_queue_and_results_by_every_filter() {
     let release = Operation::Release {
         host: HostId(1),
         lease: claim(&store, config::BuildId(2), 0).await,
+        is_unused: false,
         attempts_max: 5,
     };
     assert_eq!(store.apply(&release).await, Ok(Answer::Recorded));

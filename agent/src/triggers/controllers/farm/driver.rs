@@ -4,31 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::BuildId;
 use config::task::Outcome;
-use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Settled};
 use farm_core::host::{Effect, HostAgent, Input};
-use farm_core::messages::{Poll, PollAnswer, PollId, Report};
-use farm_core::{Lease, Moment, Offer, Requirements, Revision, Terms};
+use farm_core::messages::{PollAnswer, Report};
+use farm_core::{Lease, Moment, Offer, Terms};
 use planner::Observed;
 use state::{AgentState, LeaseEnd};
-use telemetry::metrics::RequestResult;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::super::draw;
-use super::lease::{End, end};
 use super::transfers::Begun;
-use super::{Failure, Farm, builds, note_answer, note_failure, offer, recovery, transfers};
+use super::{Failure, Farm, builds, recovery, transfers};
+use looks::LastLook;
 
-/// The longest time between two looks at the builds.
-const LOOK: Duration = Duration::from_millis(300);
-/// The time for which a granted build may wait in the queue of this host. Then others get it.
-const WAIT_MAX: Duration = Duration::from_mins(10);
+mod looks;
+mod requests;
 
-/// The pause before a revision that has not arrived is fetched again.
-const FETCH_PAUSE: Duration = Duration::from_secs(5);
+/// The longest time between two looks at what this host offers.
+const PERIOD: Duration = Duration::from_millis(300);
 
 /// An event, or the end of a request that matters to the driver itself.
 enum Event {
@@ -71,6 +68,7 @@ pub(super) struct Driver {
     /// The answers with which leases are settled.
     answers: BTreeMap<Lease, String>,
     begun: Begun,
+    looked: LastLook,
     sender: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
 }
@@ -118,6 +116,7 @@ impl Driver {
             observed: Arc::default(),
             answers: BTreeMap::new(),
             begun: Begun::default(),
+            looked: LastLook::default(),
             sender,
             events,
         };
@@ -134,7 +133,9 @@ impl Driver {
             let agent = Arc::clone(&self.agent);
             let event = tokio::select! {
                 () = agent.stopping.cancelled() => return Ok(()),
-                event = timeout(left.min(LOOK), self.events.recv()) => event.ok().flatten(),
+                event = self.events.recv() => event,
+                () = looks::build_ended(&agent, &self.looked) => None,
+                () = sleep(left.min(PERIOD)) => None,
             };
             let mut inputs = match event {
                 None => Vec::new(),
@@ -195,57 +196,6 @@ impl Driver {
         }
     }
 
-    /// Returns the ends of builds since the last look. Builds that wait too long are ended.
-    async fn look(&mut self) -> Result<Vec<Input>, Failure> {
-        let running = self.own.iter().filter(|(_, own)| !own.has_ended);
-        let running: Vec<_> = running.map(|(lease, own)| (*lease, *own)).collect();
-        let mut inputs = Vec::new();
-        for (lease, own) in running {
-            let build = self.agent.records.get(own.build).await?;
-            let ended = build.as_ref().map_or(Some(End::Lost), end);
-            if let Some(ended) = ended {
-                self.agent.lease_deadlines.remove(own.build);
-                self.own.insert(
-                    lease,
-                    Own {
-                        has_ended: true,
-                        ..own
-                    },
-                );
-                inputs.push(match ended {
-                    // The end of a canceled build, which is no result of its guest.
-                    End::Result(Outcome::Abort) if self.stopped.contains(&lease) => {
-                        Input::Gone(lease)
-                    }
-                    End::Result(outcome) => Input::Ended(lease, outcome),
-                    End::Lost => Input::Gone(lease),
-                });
-            } else if build.as_ref().is_some_and(builds::waits)
-                && let Some(reason) = self.too_long(own.since)
-            {
-                self.end(lease, &reason).await;
-            }
-        }
-        Ok(inputs)
-    }
-
-    /// Returns the reason for which a build does not wait any longer.
-    fn too_long(&self, since: Moment) -> Option<String> {
-        if let Some(drained) = self.agent.drained() {
-            return Some(drained.message());
-        }
-        let most = u64::try_from(WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
-        (now().since(since) > most)
-            .then(|| "it waited too long in the queue of this host".to_owned())
-    }
-
-    async fn end(&self, lease: Lease, reason: &str) {
-        if let Some(own) = self.own.get(&lease) {
-            let end = LeaseEnd::Revoked(reason.to_owned());
-            builds::end(&self.agent, own.build, end).await;
-        }
-    }
-
     async fn execute(&mut self, effect: Effect) {
         match effect {
             Effect::Poll { id, held, hold_ms } => self.poll(id, held, hold_ms),
@@ -261,7 +211,7 @@ impl Driver {
             Effect::Stop(lease) => self.stop(lease).await,
             Effect::Store(report) => self.store(report).await,
             Effect::Report(report) => self.report(report),
-            Effect::Release(lease) => self.release(lease),
+            Effect::Release(release) => self.release(release),
             Effect::Forget(lease) => self.forget(lease).await,
             Effect::Fetch(machine, revision) => self.fetch(machine, revision),
         }
@@ -280,120 +230,9 @@ impl Driver {
         answer
     }
 
-    /// Fetches a revision. After a failure the state machine begins again with a later answer.
-    fn fetch(&self, machine: MachineName, revision: Revision) {
-        let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
-        let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
-        tokio::spawn(async move {
-            let input = if transfers::fetch(&agent, &farm, &key, &machine, revision).await {
-                Input::Fetched(machine, revision)
-            } else {
-                sleep(FETCH_PAUSE).await;
-                Input::NotFetched(machine)
-            };
-            let _ = sender.send(Event::Input(input));
-        });
-    }
-
     fn give(&self, input: Input) {
         // The receiver is this driver's own.
         let _ = self.sender.send(Event::Input(input));
-    }
-
-    /// Sends a poll, to each coordinator once until one answers.
-    fn poll(&mut self, id: PollId, held: Vec<Lease>, hold_ms: u64) {
-        let offer = self.offer();
-        self.offered = offer.clone();
-        let poll = Poll {
-            id,
-            held,
-            hold_ms,
-            offer,
-        };
-        let (farm, key) = (Arc::clone(&self.farm), Arc::clone(&self.key));
-        let (agent, sender) = (Arc::clone(&self.agent), self.sender.clone());
-        let known: BTreeSet<_> = poll.held.iter().copied().collect();
-        let limit = Duration::from_millis(hold_ms + self.terms.request_ms);
-        let polls = async move {
-            for _ in 0..farm.client.coordinators() {
-                match farm.client.poll(&key, &poll, limit).await {
-                    Ok(answer) => {
-                        let is_new = answer.leases.iter().any(|it| !known.contains(&it.lease));
-                        note_answer(
-                            &agent,
-                            &farm,
-                            if is_new {
-                                RequestResult::Task
-                            } else {
-                                RequestResult::NoTask
-                            },
-                        );
-                        let _ = sender.send(Event::Input(Input::Answered(answer)));
-                        return;
-                    }
-                    Err(error @ FarmError::Key { .. }) => {
-                        let _ = sender.send(Event::KeyRefused(error));
-                        return;
-                    }
-                    Err(error) => note_failure(&agent, &farm, &error),
-                }
-            }
-        };
-        // The state machine sends another one then.
-        tokio::spawn(timeout(limit, polls));
-    }
-
-    fn offer(&self) -> Offer {
-        let snapshot = self.agent.queue_snapshot();
-        let observed = &snapshot.observed;
-        let is_frozen = |key: &config::ImageKey| {
-            let mode = observed.start_modes.get(key);
-            mode.is_some_and(|it| it.start == config::builds::StartKind::Restored)
-        };
-        let mut offered = offer::offer(observed.host_state(), &self.farm.rules, is_frozen, |_| {
-            false
-        });
-        // Those that the scheduler has not seen yet.
-        let unseen = self.own.values().filter(|own| {
-            let is_queued = observed.queue.iter().any(|it| it.id == own.build);
-            !own.has_ended && !is_queued && !observed.jobs.builds.contains_key(&own.build)
-        });
-        offered.free.guests = offered.free.guests.saturating_sub(unseen.count() as u64);
-        offered
-    }
-
-    /// Returns true if the scheduler has observed something since the last poll that matters for the
-    /// placement of builds. Free memory alone changes all the time.
-    fn has_other_offer(&mut self) -> bool {
-        let observed = self.agent.queue_snapshot().observed;
-        if Arc::ptr_eq(&observed, &self.observed) {
-            return false;
-        }
-        self.observed = observed;
-        let offer = self.offer();
-        offer::differs(&offer, &self.offered)
-    }
-
-    /// Writes a lease with its build, repeatedly until that succeeds.
-    fn record(&self, lease: Lease, needs: Requirements) {
-        let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
-            while !agent.stopping.is_cancelled() {
-                match builds::submit(&agent, &farm, lease, &needs).await {
-                    Ok(build) => {
-                        let build = build.map(|it| it.id);
-                        let _ = sender.send(Event::Submitted(lease, build));
-                        return;
-                    }
-                    Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        warn!(%lease, error, "cannot record a lease; trying again");
-                    }
-                }
-                sleep(builds::WRITE_PAUSE).await;
-            }
-        });
     }
 
     async fn stop(&mut self, lease: Lease) {
@@ -421,46 +260,6 @@ impl Driver {
             builds::end(&self.agent, own.build, reason).await;
         }
         self.give(Input::Stored(lease));
-    }
-
-    fn report(&self, report: Report) {
-        let (farm, key) = (Arc::clone(&self.farm), Arc::clone(&self.key));
-        let limit = Duration::from_millis(self.terms.request_ms);
-        let sent = async move { farm.client.report(&key, &report, limit).await };
-        self.settle(report.lease, sent);
-    }
-
-    fn release(&self, lease: Lease) {
-        let (farm, key) = (Arc::clone(&self.farm), Arc::clone(&self.key));
-        let limit = Duration::from_millis(self.terms.request_ms);
-        let sent = async move { farm.client.release(&key, &lease, limit).await };
-        self.settle(lease, sent);
-    }
-
-    /// Sends a request that settles a lease. The state machine repeats one that fails.
-    fn settle(
-        &self,
-        lease: Lease,
-        sent: impl Future<Output = Result<Settled, FarmError>> + Send + 'static,
-    ) {
-        let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
-        let (sender, build) = (self.sender.clone(), self.own.get(&lease).map(|it| it.build));
-        tokio::spawn(async move {
-            match sent.await {
-                Ok(settled) => {
-                    let _ = sender.send(Event::Answered(lease, settled));
-                }
-                Err(FarmError::Refused { reason, .. }) => {
-                    let _ = sender.send(Event::Answered(lease, Settled::Stale(reason)));
-                }
-                Err(error) => {
-                    note_failure(&agent, &farm, &error);
-                    if let Some(build) = build {
-                        let _ = agent.records.lease_failed(build, error.to_string()).await;
-                    }
-                }
-            }
-        });
     }
 
     async fn forget(&mut self, lease: Lease) {

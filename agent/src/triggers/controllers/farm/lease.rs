@@ -30,11 +30,14 @@ pub(super) enum End {
     Result(Outcome),
     /// The host has lost or ended its guest: nothing is known of the package.
     Lost,
+    /// It was ended in the queue of this host. No guest has started.
+    Unused,
 }
 
 /// Returns the end of a build; `None` while it has none.
 pub(super) fn end(build: &Build) -> Option<End> {
     build.outcome.map(|outcome| match outcome {
+        Outcome::Interrupt | Outcome::Abnormal if build.started.is_none() => End::Unused,
         Outcome::Interrupt | Outcome::Abnormal => End::Lost,
         outcome => End::Result(outcome),
     })
@@ -47,6 +50,7 @@ pub(super) fn on_disk(build: &Build, sent: &[String]) -> OnDisk {
     }
     match end(build) {
         Some(End::Result(outcome)) => OnDisk::Result(outcome),
+        Some(End::Unused) => OnDisk::Unused,
         Some(End::Lost) | None => OnDisk::Lease,
     }
 }
@@ -70,6 +74,7 @@ mod tests {
             Timestamp::UNIX_EPOCH,
         );
         build.outcome = outcome;
+        build.started = Some(Timestamp::UNIX_EPOCH);
         build
     }
 
@@ -99,6 +104,12 @@ mod tests {
         }
         let lost = build(Some(Outcome::Interrupt));
         assert_eq!(on_disk(&lost, &[]), OnDisk::Lease);
+        let unused = Build {
+            started: None,
+            ..lost.clone()
+        };
+        assert_eq!(end(&unused), Some(End::Unused));
+        assert_eq!(on_disk(&unused, &[]), OnDisk::Unused);
         let canceled = on_disk(&lost, &[CANCELED.to_owned()]);
         assert_eq!(canceled, OnDisk::Result(Outcome::Abort));
     }

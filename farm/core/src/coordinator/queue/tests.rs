@@ -63,6 +63,7 @@ fn a_queue_that_was_read_serves_polls_for_a_second() {
     read(&mut queue, 0, 1..4);
     assert_eq!(found(&queue, 999), Some((vec![1, 2, 3], 5)));
     assert_eq!(found(&queue, 1_000), None);
+    assert!(queue.is_recent(Moment(499)) && !queue.is_recent(Moment(500)));
     assert_eq!(queue.answer(Moment(0), &["bsd".parse().unwrap()], 32), None);
 }
 
@@ -84,6 +85,15 @@ fn builds_that_are_being_claimed_are_not_offered_twice() {
     assert_eq!(found(&queue, 3), None, "others have claimed build 2");
     read(&mut queue, 4, 2..4);
     assert_eq!(found(&queue, 5), Some((vec![2, 3], 5)));
+}
+
+#[test]
+fn a_claim_that_was_overtaken_leaves_its_builds_in_the_queue() {
+    let mut queue = Queue::new(0);
+    read(&mut queue, 0, 1..4);
+    queue.claiming(Moment(1), &[pick(1), pick(2)]);
+    queue.claimed(&[pick(1), pick(2)], &Answer::Overtaken);
+    assert_eq!(found(&queue, 2).unwrap().0, [1, 2, 3]);
 }
 
 #[test]
@@ -117,6 +127,13 @@ fn coordinators_begin_at_different_builds_of_a_long_queue() {
         found(&queue, 0).unwrap().0[0]
     });
     assert_eq!(first, [0, 32, 64, 96]);
+    // The one that loses builds to another one begins elsewhere.
+    let mut queue = Queue::new(3);
+    read(&mut queue, 0, 0..128);
+    queue.claiming(Moment(0), &[pick(96)]);
+    queue.claimed(&[pick(96)], &Answer::Claimed(Vec::new()));
+    read(&mut queue, 1, 0..128);
+    assert_eq!(found(&queue, 1).unwrap().0[0], 0);
     let mut queue = Queue::new(3);
     read(&mut queue, 0, 0..8);
     assert_eq!(found(&queue, 0).unwrap().0[0], 0);
