@@ -10,6 +10,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use config::task::Digest;
 use farm_core::messages::Reply;
 use serde_json::json;
 
@@ -144,6 +145,14 @@ impl Refusal {
             Reply::Stale(lease) => Self(
                 StatusCode::CONFLICT,
                 format!("lease {lease} is not the newest one of its build, or not of this host"),
+            ),
+            Reply::OtherContent(machine, published) => Self(
+                StatusCode::CONFLICT,
+                format!(
+                    "revision {} of {machine} is published with other content ({}); publish the new content under a higher number",
+                    published.revision.0,
+                    published.content.as_ref().map_or("", Digest::as_str),
+                ),
             ),
             Reply::Finished(build, outcome) => Self(
                 StatusCode::CONFLICT,

@@ -1,13 +1,12 @@
 //! The view of the farm, read from the store: what the interface and the pages show.
 
 use config::{BuildId, MachineName};
-use farm_core::HostId;
-use farm_core::Revision;
 use farm_core::operation::HostRow;
 use farm_core::placement::why;
 use farm_core::view::{
     BuildPage, BuildQuery, BuildState, BuildView, HostView, MachineView, QueueView, machines,
 };
+use farm_core::{HostId, Published};
 use farm_store::StoreError;
 use std::collections::BTreeMap;
 
@@ -20,14 +19,18 @@ const WAITING: u32 = 50;
 #[derive(Debug)]
 struct Farm {
     hosts: Vec<HostView>,
-    published: BTreeMap<MachineName, Revision>,
+    published: BTreeMap<MachineName, Published>,
 }
 
 impl Farm {
     async fn read(coordinator: &Coordinator) -> Result<Self, StoreError> {
+        let lease_ms = coordinator.terms().lease_ms;
+        let published = coordinator.store().published().await?;
+        let hosts = coordinator.store().hosts(lease_ms).await?;
+        let hosts = hosts.into_iter().map(|it| it.compared(&published));
         Ok(Self {
-            hosts: hosts(coordinator).await?,
-            published: coordinator.store().published().await?,
+            hosts: hosts.collect(),
+            published,
         })
     }
 
@@ -69,8 +72,7 @@ fn row(host: &HostView) -> (String, HostRow) {
 /// # Errors
 /// The database fails.
 pub async fn hosts(coordinator: &Coordinator) -> Result<Vec<HostView>, StoreError> {
-    let lease_ms = coordinator.terms().lease_ms;
-    coordinator.store().hosts(lease_ms).await
+    Ok(Farm::read(coordinator).await?.hosts)
 }
 
 /// Returns the machines by name.

@@ -218,3 +218,45 @@ fn a_host_whose_key_is_revoked_stops_its_guest_and_says_so() {
     host.open_gate("demo", id);
     farm.wait_for_outcome(build, "success");
 }
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn a_host_with_other_content_gets_no_builds_until_its_operator_mends_it() {
+    let farm = Farm::start(1);
+    let first = host(&farm, "one");
+    let refused = farm.publish("demo", 1).unwrap_err();
+    assert!(refused.contains("buildhost record demo 1"), "{refused}");
+    first.machinectl(&["record", "demo"]).success();
+    wait_until("the revision is published with its content", || {
+        farm.publish("demo", 1).is_ok()
+    });
+    let mut second = AgentHost::new(&farm.settings());
+    second.add_container("demo", |files| write_file(&files.join("other"), "content"));
+    second.add_toolchain("1");
+    second.start();
+    farm.enrol(&second, "two");
+    let shown = || farm.machinectl(&first, &["hosts", "two"]).success().stdout;
+    wait_until("the host does not know the content", || {
+        shown().contains("`buildhost record demo 1` there reads it")
+    });
+    second.machinectl(&["record", "demo"]).success();
+    wait_until("the host has other content", || {
+        shown().contains("with other content than the published one")
+    });
+    let said = second.machinectl(&["controllers"]).success().stdout;
+    assert!(said.contains("with other content"), "{said}");
+    let found = second.machinectl(&["doctor"]).stdout;
+    assert!(found.contains("farm-content"), "{found}");
+    farm.machinectl(&first, &["drain", "one"]).success();
+    let build = farm.submit("waits", "true");
+    wait_until("the reason is the content", || {
+        let why = farm.machinectl(&first, &["explain", &build.to_string()]);
+        why.stdout.contains("host one is drained")
+            && why.stdout.contains("another host could take it")
+    });
+    second.machinectl(&["delete", "demo"]).success();
+    farm.wait_for_outcome(build, "success");
+    assert_eq!(farm.state(build)["host"], "two");
+    assert!(!shown().contains("other content"));
+    assert!(second.machinectl(&["verify", "demo"]).code == Some(0));
+}

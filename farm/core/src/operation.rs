@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 
 use config::builds::{Priority, Submitter};
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName};
 
 use crate::messages::{Grant, Submission};
-use crate::{Epoch, HostId, Lease, Offer, Requirements, Revision};
+use crate::{Epoch, HostId, Lease, Offer, Published, Requirements, Revision};
 
 /// A build that is to be claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pick {
     /// The build.
     pub build: BuildId,
@@ -20,6 +20,8 @@ pub struct Pick {
     pub epoch: Epoch,
     /// The revision that the host would use.
     pub revision: Revision,
+    /// The content of that revision, as the host offers it.
+    pub content: Option<Digest>,
     /// The time that is charged to the submitter until the true one is known.
     pub charge_ms: u64,
 }
@@ -74,8 +76,8 @@ pub enum Operation {
         /// The number of losses after which a build is finished as `abnormal`.
         attempts_max: u64,
     },
-    /// Makes a revision current, if it is newer.
-    Publish(MachineName, Revision),
+    /// Makes a revision current, if it is newer. One whose content was unknown gets its content.
+    Publish(MachineName, Published),
     /// Sets or resets the drain of a host.
     Drain(HostId, bool),
     /// Reads a build.
@@ -145,7 +147,7 @@ pub enum Answer {
         /// The leases of the host.
         leases: Vec<Grant>,
         /// The revisions that the farm has published.
-        published: BTreeMap<MachineName, Revision>,
+        published: BTreeMap<MachineName, Published>,
         /// True if no build is placed there.
         drained: bool,
     },
@@ -170,6 +172,8 @@ pub enum Answer {
     Rescued(Vec<Lease>),
     /// The current revision.
     Published(Revision),
+    /// The revision is published with this content already.
+    OtherContent(Digest),
     /// The change is made.
     Done,
     /// The state of a build.

@@ -6,12 +6,12 @@ use config::MachineName;
 use config::builds::Submitter;
 
 use crate::operation::{Candidate, HostRow, Pick};
-use crate::{Capacity, HostId, Offer, Requirements, Revision};
+use crate::{Capacity, HostId, Offer, Published, Requirements};
 
 mod refusal;
 
 use refusal::shortage;
-pub use refusal::{Refusal, refusal, why};
+pub use refusal::{Refusal, refusal, unlike, why};
 
 /// The time for which a build waits for a host that has its checkpoint or caches.
 const LOCALITY_MS: u64 = 5_000;
@@ -28,7 +28,7 @@ pub struct Placement<'a> {
     /// Its offer.
     pub offer: &'a Offer,
     /// The revisions that the farm has published.
-    pub published: &'a BTreeMap<MachineName, Revision>,
+    pub published: &'a BTreeMap<MachineName, Published>,
     /// The builds in the queue. The earlier of two comes first, if nothing else distinguishes them.
     pub builds: &'a [Candidate],
     /// The recent use of submitters.
@@ -66,10 +66,12 @@ pub fn place(placement: &Placement<'_>) -> Vec<Pick> {
         waiting.retain(|(it, _)| *it != place);
         take(&mut free, &best.requirements);
         *used.entry(best.submitter.clone()).or_default() += CHARGE_MS;
+        let offered = &offer.machines[&best.requirements.machine];
         picks.push(Pick {
             build: best.build,
             epoch: best.epoch,
-            revision: offer.machines[&best.requirements.machine].revision,
+            revision: offered.revision,
+            content: offered.content.clone(),
             charge_ms: CHARGE_MS,
         });
     }

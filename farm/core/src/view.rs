@@ -5,14 +5,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use config::builds::{Priority, Submitter, Target};
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::tokens::{Scope, TokenName};
 use config::{BuildId, MachineName, ProjectName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::messages::Subject;
-use crate::{Epoch, Offer, Requirements, Revision};
+use crate::placement::unlike;
+use crate::{Epoch, Offer, OfferedMachine, Published, Requirements, Revision, Standing};
 
 /// The largest number of builds on a page.
 pub const LISTED_MAX: u32 = 1000;
@@ -215,9 +216,28 @@ pub struct HostView {
     pub builds: u64,
     /// The last offer.
     pub offer: Offer,
+    /// The machines for which it gets no builds until a person mends that, each with a sentence.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unlike: BTreeMap<MachineName, String>,
 }
 
 impl HostView {
+    /// Notes the machines whose content is not the published one, or is unknown. An older revision is
+    /// none of them: the host fetches the published one by itself.
+    #[must_use]
+    pub fn compared(mut self, published: &BTreeMap<MachineName, Published>) -> Self {
+        let needs_person = |(name, offered): (&MachineName, &OfferedMachine)| {
+            let row = published.get(name)?;
+            let standing = row.standing(offered.revision, offered.content.as_ref());
+            let refusal = unlike(name, offered, row)?;
+            let is_unlike = matches!(standing, Standing::Unknown | Standing::Other);
+            is_unlike.then(|| (name.clone(), refusal.to_string()))
+        };
+        let machines = self.offer.machines.iter();
+        self.unlike = machines.filter_map(needs_person).collect();
+        self
+    }
+
     /// Returns the state in one word.
     pub fn state(&self) -> &'static str {
         match self {
@@ -237,8 +257,15 @@ pub struct MachineView {
     pub name: MachineName,
     /// The published revision; `None` if hosts have it and the farm has published none.
     pub revision: Option<Revision>,
+    /// The digest of its content manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Digest>,
     /// The revisions on the hosts that have the machine.
     pub hosts: BTreeMap<String, Revision>,
+    /// Those of these hosts that get no builds of the machine until a person mends that, each with a
+    /// sentence.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unlike: BTreeMap<String, String>,
 }
 
 /// The queue of a farm.
@@ -271,14 +298,16 @@ pub struct TokenView {
 
 /// Returns the machines of a farm from what it has published and what its hosts offer.
 pub fn machines(
-    published: &BTreeMap<MachineName, Revision>,
+    published: &BTreeMap<MachineName, Published>,
     hosts: &[HostView],
 ) -> Vec<MachineView> {
     let mut machines: BTreeMap<&MachineName, MachineView> = BTreeMap::new();
     let view = |name: &MachineName| MachineView {
         name: name.clone(),
-        revision: published.get(name).copied(),
+        revision: published.get(name).map(|it| it.revision),
+        content: published.get(name).and_then(|it| it.content.clone()),
         hosts: BTreeMap::new(),
+        unlike: BTreeMap::new(),
     };
     for name in published.keys() {
         machines.insert(name, view(name));
@@ -287,6 +316,9 @@ pub fn machines(
         for (name, offered) in &host.offer.machines {
             let machine = machines.entry(name).or_insert_with(|| view(name));
             machine.hosts.insert(host.name.clone(), offered.revision);
+            if let Some(reason) = host.unlike.get(name) {
+                machine.unlike.insert(host.name.clone(), reason.clone());
+            }
         }
     }
     machines.into_values().collect()
@@ -312,8 +344,41 @@ mod tests {
     }
 
     #[test]
-    fn machines_are_those_that_are_published_or_offered() {
-        let host = |name: &str, machine: &str, revision| HostView {
+    fn a_host_with_other_content_says_so_and_one_that_is_behind_does_not() {
+        let digest = |digit: &str| digit.repeat(64).parse().ok();
+        let published = Published {
+            revision: Revision(2),
+            content: digest("a"),
+        };
+        let published = [("linux".parse().unwrap(), published)].into();
+        let said = |revision, content: Option<Digest>| {
+            let machine = OfferedMachine {
+                revision: Revision(revision),
+                content,
+                ..OfferedMachine::default()
+            };
+            let mut host = host("a", "linux", 0);
+            host.offer.machines = [("linux".parse().unwrap(), machine)].into();
+            let hosts = [host.compared(&published)];
+            let machine = &machines(&published, &hosts)[0];
+            machine.unlike.get("a").cloned().unwrap_or_default()
+        };
+        assert_eq!(said(2, digest("a")), "");
+        assert_eq!(said(1, digest("b")), "");
+        assert_eq!(said(3, None), "");
+        assert_eq!(
+            said(2, digest("b")),
+            "has revision 2 of linux with other content than the published one; after `buildhost \
+             delete linux` there it fetches the published one"
+        );
+        assert_eq!(
+            said(2, None),
+            "does not know the content of revision 2 of linux; `buildhost record linux 2` there reads it"
+        );
+    }
+
+    fn host(name: &str, machine: &str, revision: u64) -> HostView {
+        HostView {
             name: name.to_owned(),
             drained: false,
             alive: true,
@@ -331,9 +396,21 @@ mod tests {
                 .into(),
                 ..Offer::default()
             },
-        };
+            unlike: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn machines_are_those_that_are_published_or_offered() {
         let published = [("bsd", 3), ("linux", 2)];
-        let published = published.map(|(name, it)| (name.parse().unwrap(), Revision(it)));
+        let published = published.map(|(name, it)| {
+            let revision = Revision(it);
+            let published = Published {
+                revision,
+                content: None,
+            };
+            (name.parse().unwrap(), published)
+        });
         let hosts = [
             host("a", "linux", 2),
             host("b", "linux", 1),

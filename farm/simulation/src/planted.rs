@@ -20,6 +20,10 @@ pub enum Bug {
     ClaimIgnoresDrain,
     /// A host with an older revision gets builds.
     ClaimIgnoresRevision,
+    /// A host with other content under the published number gets builds.
+    ContentIsIgnored,
+    /// A second publication of a revision replaces its content.
+    PublishReplacesContent,
     /// A host loses its leases although it has polled again.
     RescueIgnoresBeat,
     /// A build that kills its hosts is tried for ever.
@@ -76,7 +80,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -85,6 +89,8 @@ impl Bug {
         Self::ClaimIgnoresBeat,
         Self::ClaimIgnoresDrain,
         Self::ClaimIgnoresRevision,
+        Self::ContentIsIgnored,
+        Self::PublishReplacesContent,
         Self::RescueIgnoresBeat,
         Self::LossIsNotCounted,
         Self::SubmitIgnoresKey,

@@ -7,7 +7,7 @@ use config::task::Outcome;
 use config::{BuildId, MachineName};
 use farm_core::messages::{Grant, Submission};
 use farm_core::operation::{Answer, BuildRow, HostRow, Operation};
-use farm_core::{Epoch, HostId, Lease, Offer, Revision};
+use farm_core::{Epoch, HostId, Lease, Offer, Published, Revision};
 
 mod claims;
 mod reads;
@@ -80,7 +80,7 @@ pub struct Tables {
     /// The builds.
     pub builds: BTreeMap<BuildId, BuildRecord>,
     /// The revisions that the farm has published.
-    pub published: BTreeMap<MachineName, Revision>,
+    pub published: BTreeMap<MachineName, Published>,
     /// The use of each submitter on each day, in milliseconds.
     pub used_ms: BTreeMap<(Submitter, u64), i64>,
 }
@@ -117,11 +117,7 @@ impl Tables {
                 beat,
                 attempts_max,
             } => self.rescue(now, host, beat, attempts_max),
-            Operation::Publish(machine, revision) => {
-                let current = self.published.entry(machine).or_default();
-                *current = revision.max(*current);
-                Answer::Published(*current)
-            }
+            Operation::Publish(machine, wanted) => self.publish(machine, wanted),
             Operation::Drain(host, drained) => match self.hosts.get_mut(&host) {
                 Some(record) => {
                     record.drained = drained;
@@ -176,6 +172,26 @@ impl Tables {
                 Answer::Canceled
             }
         }
+    }
+
+    fn publish(&mut self, machine: MachineName, wanted: Published) -> Answer {
+        let Some(current) = self.published.get_mut(&machine) else {
+            let revision = wanted.revision;
+            self.published.insert(machine, wanted);
+            return Answer::Published(revision);
+        };
+        if wanted.revision > current.revision {
+            *current = wanted;
+        } else if wanted.revision == current.revision {
+            match (&current.content, &wanted.content) {
+                (Some(content), Some(other)) if content != other => {
+                    return Answer::OtherContent(content.clone());
+                }
+                (None, Some(_)) => *current = wanted,
+                _ => {}
+            }
+        }
+        Answer::Published(current.revision)
     }
 
     fn beat(&mut self, host: HostId, offer: Offer) -> Answer {

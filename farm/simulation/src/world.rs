@@ -7,13 +7,14 @@ use config::MachineName;
 use farm_core::host::Input;
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation};
-use farm_core::{HostId, Lease, Terms};
+use farm_core::{HostId, Lease, Published, Terms};
 use fastrand::Rng;
 
 use crate::tables::Tables;
 use crate::{Bug, Failure, Statistics};
 
 mod client;
+mod contents;
 mod coordinator;
 mod faults;
 mod guests;
@@ -88,7 +89,9 @@ pub(crate) enum Event {
     GuestEnds(usize, u64, Lease),
     GuestStops(usize, u64, Lease),
     Guard(usize, u64),
-    FetchDone(usize, u64, u64, MachineName, farm_core::Revision),
+    FetchDone(usize, u64, u64, MachineName, Published),
+    /// The operator deletes a machine with other content than the published one.
+    Mend(usize, MachineName),
     Request(usize, Origin, Request),
     Reply(Origin, Reply),
     Operation(Call, Operation),
@@ -225,9 +228,10 @@ impl World {
             Event::GuestEnds(host, guest, lease) => self.guest_ends(host, guest, lease),
             Event::GuestStops(host, guest, lease) => self.guest_stops(host, guest, lease),
             Event::Guard(host, boot) => self.guard(host, boot),
-            Event::FetchDone(host, boot, process, machine, revision) => {
-                self.fetch_done(host, boot, process, machine, revision);
+            Event::FetchDone(host, boot, process, machine, wanted) => {
+                self.fetch_done(host, boot, process, machine, wanted);
             }
+            Event::Mend(host, machine) => self.mend(host, machine),
             Event::Request(coordinator, from, request) => {
                 self.coordinator_request(coordinator, from, request);
             }

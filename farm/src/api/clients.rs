@@ -9,24 +9,20 @@ use config::builds::Submitter;
 use config::tokens::Scope;
 use config::{BuildId, MachineName};
 use farm_core::messages::{NewBuild, Reply, Request, Submission};
-use farm_core::{Revision, Work};
-use serde::{Deserialize, Serialize};
+use farm_core::publication::publication;
+use farm_core::{Published, Work};
+use serde::Serialize;
 use tracing::info;
 
 use super::auth::{Client, authorize};
 use super::views::no_host;
 use super::{Refusal, Service};
+use crate::view;
 
 /// The number of a submitted build.
 #[derive(Debug, Serialize)]
 pub(super) struct Submitted {
     build: BuildId,
-}
-
-/// A revision that becomes current.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Publication {
-    revision: Revision,
 }
 
 pub(super) async fn submit(
@@ -64,11 +60,24 @@ pub(super) async fn publish(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
     Path(machine): Path<MachineName>,
-    Json(publication): Json<Publication>,
-) -> Result<Json<Publication>, Refusal> {
-    let publish = Request::Publish(machine, publication.revision);
-    match request(&service, &headers, Scope::Admin, publish).await? {
-        Reply::Published(_, revision) => Ok(Json(Publication { revision })),
+    Json(wanted): Json<Published>,
+) -> Result<Json<Published>, Refusal> {
+    let client = authorize(&service, &headers, Scope::Admin).await?;
+    let published = service.coordinator.store().published().await;
+    let hosts = view::hosts(&service.coordinator).await;
+    let (Ok(published), Ok(hosts)) = (published, hosts) else {
+        return Err(Refusal::unavailable());
+    };
+    let wanted = publication(&machine, wanted, published.get(&machine), &hosts)
+        .map_err(|error| Refusal(StatusCode::CONFLICT, error.to_string()))?;
+    info!(by = client.name, %machine, ?wanted, "published by a client");
+    let publish = Request::Publish(machine, wanted.clone());
+    match service.coordinator.handle(publish).await {
+        Reply::Published(_, revision) if revision == wanted.revision => Ok(Json(wanted)),
+        Reply::Published(_, revision) => Ok(Json(Published {
+            revision,
+            content: None,
+        })),
         other => Err(Refusal::of(other)),
     }
 }

@@ -8,7 +8,7 @@ use config::MachineName;
 use farm_core::coordinator::FarmView;
 use farm_core::operation::{Answer, HostRow, Operation};
 use farm_core::watch::Watch;
-use farm_core::{HostId, Revision};
+use farm_core::{HostId, Published};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
@@ -95,7 +95,7 @@ impl Coordinator {
     }
 
     /// Calls all polls when a revision was published, so that hosts fetch it.
-    async fn look_at_revisions(&self, last: &mut Option<BTreeMap<MachineName, Revision>>) {
+    async fn look_at_revisions(&self, last: &mut Option<BTreeMap<MachineName, Published>>) {
         let Ok(published) = self.store.published().await else {
             return;
         };

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use config::MachineName;
 use farm_core::operation::{Answer, HostRow};
-use farm_core::{HostId, Offer, Revision};
+use farm_core::{HostId, Offer};
 use tokio_postgres::Row;
 
 use crate::known::Details;
 use crate::operations::{Connection, signed, text};
-use crate::rows::{grant, json, number, parsed};
+use crate::rows::{grant, json, number};
 use crate::{Secret, Store, StoreError, sql};
 
 /// A host whose beat was raised.
@@ -37,10 +36,8 @@ impl Store {
         let raised: BTreeMap<_, _> = raised.collect();
         let mut leases = self.leases(connection, &raised).await?;
         let published = connection.query(sql::PUBLISHED, &[]).await?;
-        let published: BTreeMap<MachineName, Revision> = published
-            .iter()
-            .map(|row| Ok((parsed("machines", 0, row.get(0))?, Revision(number(row, 1)))))
-            .collect::<Result<_, StoreError>>()?;
+        let published = published.iter().map(crate::rows::published);
+        let published: BTreeMap<_, _> = published.collect::<Result<_, _>>()?;
         let answers = beats.iter().map(|(host, _)| {
             let Some(Raised { beat, drained }) = raised.get(host) else {
                 return Answer::NotFound;

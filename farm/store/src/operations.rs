@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use config::builds::{Priority, Submitter, Target};
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName, ProjectName};
 use deadpool_postgres::Object;
 use farm_core::messages::Submission;
 use farm_core::operation::{Answer, BuildRow, Candidate, Operation, Pick};
-use farm_core::{Epoch, HostId, Lease, Revision};
+use farm_core::{Epoch, HostId, Lease, Published};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::rows::{grant, json, lease, number, outcome, parsed};
+use crate::rows::{grant, json, lease, number, outcome, parsed, published};
 use crate::{Store, StoreError, sql};
 
 /// The most attempts of an operation whose row moves between two statements.
@@ -67,7 +67,7 @@ impl Store {
                 beat,
                 attempts_max,
             } => it.rescue(*host, *beat, *attempts_max).await,
-            Operation::Publish(machine, revision) => it.publish(machine, *revision).await,
+            Operation::Publish(machine, wanted) => it.publish(machine, wanted).await,
             Operation::Drain(host, drained) => {
                 let rows = it.execute(sql::DRAIN, &[&signed(host.0), drained]).await?;
                 Ok(if rows == 0 {
@@ -171,6 +171,10 @@ impl Connection {
         let column = |value: fn(&Pick) -> u64| -> Vec<i64> {
             picks.iter().map(|pick| signed(value(pick))).collect()
         };
+        let contents = picks
+            .iter()
+            .map(|it| it.content.as_ref().map(Digest::as_str));
+        let contents: Vec<_> = contents.collect();
         let rows = self
             .query(
                 sql::CLAIM,
@@ -181,6 +185,7 @@ impl Connection {
                     &column(|it| it.epoch.0),
                     &column(|it| it.revision.0),
                     &column(|it| it.charge_ms),
+                    &contents,
                 ],
             )
             .await?;
@@ -251,14 +256,24 @@ impl Connection {
     async fn publish(
         &self,
         machine: &MachineName,
-        revision: Revision,
+        wanted: &Published,
     ) -> Result<Answer, StoreError> {
-        let parameters: &[&(dyn ToSql + Sync)] = &[&machine.as_str(), &signed(revision.0)];
+        let content = wanted.content.as_ref().map(Digest::as_str);
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&machine.as_str(), &signed(wanted.revision.0), &content];
         let rows = self.query(sql::PUBLISH, parameters).await?;
-        let current = rows
-            .first()
-            .map_or(revision, |row| Revision(number(row, 0)));
-        Ok(Answer::Published(current))
+        let Some(row) = rows.first() else {
+            return Ok(Answer::Published(wanted.revision));
+        };
+        let (_, found) = published(row)?;
+        Ok(match (found.content, &wanted.content) {
+            (Some(found_content), Some(content))
+                if found.revision == wanted.revision && found_content != *content =>
+            {
+                Answer::OtherContent(found_content)
+            }
+            _ => Answer::Published(found.revision),
+        })
     }
 
     async fn show(&self, build: BuildId) -> Result<Answer, StoreError> {

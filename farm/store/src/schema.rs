@@ -6,7 +6,9 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 6] = [FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS];
+const SCRIPTS: [&str; 7] = [
+    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS,
+];
 
 /// The queue, hosts and results.
 const FIRST: &str = r#"
@@ -145,6 +147,11 @@ const SESSIONS: &str = r"
         used timestamptz NOT NULL DEFAULT now());
     CREATE INDEX web_sessions_used ON web_sessions (used);
 ";
+
+/// The content of published revisions, as the digest of its manifest.
+const CONTENTS: &str = r#"
+    ALTER TABLE machines ADD content text COLLATE "C";
+"#;
 
 /// The migrations of the farm.
 pub(crate) const MIGRATIONS: Migrations = Migrations {

@@ -92,8 +92,8 @@ pub(crate) const CLAIM: &str = "
     WITH beat AS (
         UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 AND NOT drained RETURNING id),
     wanted AS (
-        SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-            AS pick (id, epoch, revision, charge_ms)),
+        SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
+            AS pick (id, epoch, revision, charge_ms, content)),
     unlocked AS (
         SELECT id FROM builds WHERE id = ANY($3) AND EXISTS (SELECT FROM beat)
         ORDER BY id FOR UPDATE SKIP LOCKED),
@@ -103,8 +103,12 @@ pub(crate) const CLAIM: &str = "
         FROM wanted JOIN unlocked USING (id)
         WHERE builds.id = wanted.id AND builds.epoch = wanted.epoch AND state = 0
             AND (not_before <= now() OR not_before > now() + interval '64 s')
-            AND wanted.revision >= coalesce(
-                (SELECT revision FROM machines WHERE name = builds.machine), 0)
+            AND NOT EXISTS (
+                SELECT FROM machines WHERE name = builds.machine
+                    AND (wanted.revision < machines.revision
+                        OR wanted.revision = machines.revision
+                            AND wanted.content IS DISTINCT FROM
+                                coalesce(machines.content, wanted.content)))
         RETURNING builds.id, builds.epoch, requirements, canceled, submitter, builds.charged_ms),
     charged AS (
         INSERT INTO used (submitter, day, slot, ms)
@@ -209,11 +213,17 @@ pub(crate) const DETAILS: &str = "
         coalesce((SELECT offer FROM offers WHERE host = hosts.id), '{}')
     FROM hosts WHERE id = ANY($1::bigint[])";
 
-/// Makes a revision current, if it is newer.
+/// Makes a revision current, if it is newer. One without a content gets it.
 pub(crate) const PUBLISH: &str = "
-    INSERT INTO machines VALUES ($1, $2)
-    ON CONFLICT (name) DO UPDATE SET revision = greatest(machines.revision, excluded.revision)
-    RETURNING revision";
+    INSERT INTO machines (name, revision, content) VALUES ($1, $2, $3)
+    ON CONFLICT (name) DO UPDATE SET
+        revision = greatest(machines.revision, excluded.revision),
+        content = CASE
+            WHEN excluded.revision > machines.revision THEN excluded.content
+            WHEN excluded.revision = machines.revision
+                THEN coalesce(machines.content, excluded.content)
+            ELSE machines.content END
+    RETURNING name, revision, content";
 
 /// Sets or resets the drain of a host.
 pub(crate) const DRAIN: &str = "UPDATE hosts SET drained = $2, orders = orders + 1 WHERE id = $1";
@@ -250,7 +260,7 @@ pub(crate) const REVOKE: &str = "
 pub(crate) const HOST_NAMES: &str = "SELECT id, name FROM hosts";
 
 /// Reads all published revisions.
-pub(crate) const PUBLISHED: &str = "SELECT name, revision FROM machines";
+pub(crate) const PUBLISHED: &str = "SELECT name, revision, content FROM machines";
 
 /// Adds a token of a client.
 pub(crate) const ADD_TOKEN: &str =

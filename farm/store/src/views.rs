@@ -109,6 +109,7 @@ impl Store {
                 builds: number(row, 5),
                 name,
                 offer,
+                unlike: std::collections::BTreeMap::new(),
             })
         };
         rows.iter().map(view).collect()

@@ -150,12 +150,27 @@ async fn tokens_have_scopes() {
     let path = "/farm/v1/machines/linux";
     let (status, _) = client.post(path, &ci, &json!({ "revision": 2 })).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
-    let (status, _) = client.post(path, &root, &json!({ "revision": 2 })).await;
-    assert_eq!(status, StatusCode::OK);
+    let content = "a".repeat(64);
+    let second = json!({ "revision": 2, "content": content });
+    for _ in 0..2 {
+        let (status, answer) = client.post(path, &root, &second).await;
+        assert_eq!((status, answer), (StatusCode::OK, second.clone()));
+    }
     let (_, machines) = client.get("/farm/v1/machines", &reader).await;
     assert_eq!(
         machines,
-        json!([{ "name": "linux", "revision": 2, "hosts": {} }])
+        json!([{ "name": "linux", "revision": 2, "content": content, "hosts": {} }])
+    );
+    let other = json!({ "revision": 2, "content": "b".repeat(64) });
+    let (status, refused) = client.post(path, &root, &other).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{refused}");
+    let (status, refused) = client.post(path, &root, &json!({ "revision": 3 })).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(
+        refused
+            .to_string()
+            .contains("no host that is alive has revision 3"),
+        "{refused}"
     );
     let (status, host) = client.get("/farm/v1/hosts/host1", &reader).await;
     assert_eq!((status, &host["alive"]), (StatusCode::OK, &json!(false)));

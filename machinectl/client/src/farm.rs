@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use config::{BuildId, MachineName};
+use farm_core::Published;
 use farm_core::messages::NewBuild;
 use farm_core::view::{BuildPage, BuildQuery, BuildView, HostView, MachineView, QueueView};
 use serde::Deserialize;
@@ -71,9 +72,9 @@ impl Client {
         self.get("machines")
     }
 
-    /// Makes a revision of a machine current in the farm, unless a newer one is.
-    pub fn farm_publish(&self, machine: &MachineName, revision: u64) -> Result<()> {
-        let body = serde_json::json!({ "revision": revision });
-        self.command(&format!("machines/{machine}"), &body)
+    /// Makes a revision of a machine current in the farm, unless a newer one is. Returns the current one.
+    /// A publication without a content gets that of the hosts.
+    pub fn farm_publish(&self, machine: &MachineName, wanted: &Published) -> Result<Published> {
+        self.post(&format!("machines/{machine}"), wanted)
     }
 }

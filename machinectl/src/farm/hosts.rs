@@ -25,7 +25,13 @@ pub(super) fn list(hosts: &[HostView], output: &Output) -> Result<(), Failure> {
             host.offer.machines.len().to_string(),
         ]);
     }
-    output.print_table(&table)
+    output.print_table(&table)?;
+    for host in hosts {
+        for sentence in host.unlike.values() {
+            output.status(format_args!("host {} {sentence}", host.name));
+        }
+    }
+    Ok(())
 }
 
 /// Prints one host.
@@ -65,6 +71,14 @@ pub(super) fn show(host: &HostView, output: &Output) -> Result<(), Failure> {
         ("resources", resources.join("\n")),
         ("starts nothing", or_empty(host.offer.halt.as_ref())),
         ("machines", machines.join("\n")),
+        (
+            "no builds of",
+            host.unlike
+                .iter()
+                .map(|(name, sentence)| format!("{name}: the host {sentence}"))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ),
     ]))
 }
 
@@ -77,7 +91,10 @@ pub(super) fn machines(machines: &[MachineView], output: &Output) -> Result<(), 
     for machine in machines {
         let hosts = machine.hosts.iter();
         let hosts: Vec<_> = hosts
-            .map(|(host, it)| format!("{host} r{}", it.0))
+            .map(|(host, it)| match machine.unlike.get(host) {
+                Some(_) => format!("{host} r{} (other content)", it.0),
+                None => format!("{host} r{}", it.0),
+            })
             .collect();
         table.add([
             machine.name.to_string(),
@@ -85,7 +102,11 @@ pub(super) fn machines(machines: &[MachineView], output: &Output) -> Result<(), 
             hosts.join(", "),
         ]);
     }
-    output.print_table(&table)
+    output.print_table(&table)?;
+    for (host, sentence) in machines.iter().flat_map(|it| &it.unlike) {
+        output.status(format_args!("host {host} {sentence}"));
+    }
+    Ok(())
 }
 
 /// Drains or undrains a host.

@@ -81,14 +81,15 @@ pub struct FarmMachines {
 }
 
 impl FarmMachines {
-    /// Returns the class of the color of a host's revision: bad if it is older than the published one.
+    /// Returns the class of the color of a host's revision: bad if its content is not the published one.
     #[expect(
         clippy::unused_self,
         clippy::trivially_copy_pass_by_ref,
         reason = "templates call methods"
     )]
-    fn class(&self, machine: &MachineView, revision: &Revision) -> &'static str {
+    fn class(&self, machine: &MachineView, host: &str, revision: &Revision) -> &'static str {
         match machine.revision {
+            Some(_) if machine.unlike.contains_key(host) => "bad",
             Some(published) if *revision < published => "warn",
             Some(_) => "good",
             None => "idle",
@@ -107,7 +108,9 @@ mod tests {
         let machine = MachineView {
             name: "linux".parse().unwrap(),
             revision: Some(Revision(2)),
+            content: None,
             hosts: hosts.into(),
+            unlike: [("b".to_owned(), "has other content".to_owned())].into(),
         };
         let page = FarmMachines {
             frame: frame("Machines"),
@@ -115,7 +118,8 @@ mod tests {
         };
         let html = page.render().unwrap();
         assert_eq!(html.matches("pill warn").count(), 1);
-        assert_eq!(html.matches("pill good").count(), 2);
+        assert_eq!(html.matches("pill bad").count(), 1);
+        assert!(html.contains("b has other content"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{FarmView, Step};
 use crate::messages::{Grant, Poll, PollAnswer, Reply};
 use crate::operation::{Answer, Operation, Unknown};
 use crate::placement::{Placement, place};
-use crate::{HostId, Moment, Revision, Terms};
+use crate::{HostId, Moment, Published, Terms};
 
 /// The most builds of one submitter and machine that a placement looks at.
 const CANDIDATES_MAX: u64 = 32;
@@ -22,7 +22,7 @@ pub struct PollHandling {
     beat: u64,
     drained: bool,
     leases: Vec<Grant>,
-    published: BTreeMap<MachineName, Revision>,
+    published: BTreeMap<MachineName, Published>,
 }
 
 impl PollHandling {
@@ -143,10 +143,18 @@ impl PollHandling {
     }
 
     fn reply(&self) -> Step {
+        let published = self.published.iter();
+        let content = |(machine, row): (&MachineName, &Published)| {
+            Some((machine.clone(), row.content.clone()?))
+        };
+        let contents = published.clone().filter_map(content);
         Step::Reply(Reply::Leases(PollAnswer {
             id: self.poll.id,
             leases: self.leases.clone(),
-            published: self.published.clone(),
+            published: published
+                .map(|(it, row)| (it.clone(), row.revision))
+                .collect(),
+            contents: contents.collect(),
             transfers: Vec::new(),
         }))
     }

@@ -1,9 +1,9 @@
 //! The requests that are one operation of the store. If its commit is unknown, it is repeated.
 
 use super::Step;
-use crate::Terms;
 use crate::messages::{Reply, Request};
 use crate::operation::{Answer, Operation, Unknown};
+use crate::{Published, Terms};
 
 /// The most attempts of one operation.
 const ATTEMPTS_MAX: u32 = 3;
@@ -52,7 +52,7 @@ impl PlainHandling {
             }),
             Request::Submit(submission) => Step::Ask(Operation::Submit(submission)),
             Request::Cancel(build) => Step::Ask(Operation::Cancel(build)),
-            Request::Publish(machine, revision) => Step::Ask(Operation::Publish(machine, revision)),
+            Request::Publish(machine, wanted) => Step::Ask(Operation::Publish(machine, wanted)),
             Request::Drain(host, drained) => Step::Ask(Operation::Drain(host, drained)),
         }
     }
@@ -70,6 +70,11 @@ fn reply(request: &Request, answer: Answer) -> Reply {
         (Request::Cancel(build), Answer::Finished(outcome)) => Reply::Finished(*build, outcome),
         (Request::Publish(machine, _), Answer::Published(revision)) => {
             Reply::Published(machine.clone(), revision)
+        }
+        (Request::Publish(machine, wanted), Answer::OtherContent(content)) => {
+            let content = Some(content);
+            let revision = wanted.revision;
+            Reply::OtherContent(machine.clone(), Published { revision, content })
         }
         (Request::Drain(..), Answer::Done) => Reply::Done,
         (Request::Cancel(build), Answer::NotFound) => {

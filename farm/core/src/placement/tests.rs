@@ -2,10 +2,11 @@ use std::collections::BTreeSet;
 
 use config::BuildId;
 use config::builds::Priority;
+use config::task::Digest;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Epoch, OfferedMachine};
+use crate::{Epoch, OfferedMachine, Revision};
 
 fn requirements(machine: &str, cpus: u64) -> Requirements {
     Requirements {
@@ -32,6 +33,7 @@ fn candidate(build: u64, submitter: &str, cpus: u64) -> Candidate {
 fn offer(cpus: u64) -> Offer {
     let machine = OfferedMachine {
         revision: Revision(1),
+        content: None,
         toolchains: BTreeSet::from(["default".parse().unwrap()]),
         frozen: false,
         cached: false,
@@ -102,13 +104,41 @@ fn a_new_build_waits_for_the_host_with_its_checkpoint() {
 
 #[test]
 fn a_host_with_an_older_revision_gets_nothing() {
-    let published = [("linux".parse().unwrap(), Revision(2))].into();
+    let second = Published {
+        revision: Revision(2),
+        content: None,
+    };
+    let published = [("linux".parse().unwrap(), second)].into();
     let offer = offer(4);
     let found = refusal(&offer, &offer.free, &requirements("linux", 1), &published);
     assert_eq!(
         found.unwrap().to_string(),
         "has revision 1 of linux and fetches 2"
     );
+}
+
+#[test]
+fn a_host_with_other_content_under_the_published_number_gets_nothing() {
+    let digest = |digit: &str| digit.repeat(64).parse().ok();
+    let first = Published {
+        revision: Revision(1),
+        content: digest("a"),
+    };
+    let published = [("linux".parse().unwrap(), first)].into();
+    let mut offer = offer(4);
+    let mut refused = |revision, content: Option<Digest>| {
+        for machine in offer.machines.values_mut() {
+            (machine.revision, machine.content) = (Revision(revision), content.clone());
+        }
+        refusal(&offer, &offer.free, &requirements("linux", 1), &published)
+    };
+    let linux = || "linux".parse().unwrap();
+    assert_eq!(refused(1, digest("a")), None);
+    let other = Refusal::OtherContent(linux(), Revision(1));
+    assert_eq!(refused(1, digest("b")), Some(other));
+    let unknown = Refusal::Unknown(linux(), Revision(1));
+    assert_eq!(refused(1, None), Some(unknown));
+    assert_eq!(refused(2, None), None);
 }
 
 #[test]

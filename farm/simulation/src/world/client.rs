@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use config::builds::Priority;
 use config::{BuildId, MachineName, ToolchainName};
 use farm_core::messages::{Reply, Request, Subject, Submission};
-use farm_core::{HostId, Requirements, Revision};
+use farm_core::{HostId, Published, Requirements, Revision};
 use fastrand::Rng;
 
+use super::contents::content;
 use super::{Event, HOSTS, Origin, STORM_MS, World};
 use crate::tables::State;
 
@@ -74,8 +75,18 @@ impl World {
                 self.client.revision += 1;
                 let machine = self.rng.usize(0..self.client.machines.len());
                 let machine = self.client.machines[machine].clone();
-                let revision = Revision(self.client.revision);
-                self.client_sends(Request::Publish(machine, revision));
+                let publish = |revision, is_other| {
+                    let published = Published {
+                        revision: Revision(revision),
+                        content: Some(content(revision, is_other)),
+                    };
+                    Request::Publish(machine.clone(), published)
+                };
+                let revision = self.client.revision;
+                self.client_sends(publish(revision, false));
+                if self.rng.u32(0..4) == 0 {
+                    self.client_sends(publish(revision, true));
+                }
             }
             1 => {
                 let (host, drained) = (self.rng.u64(0..HOSTS as u64), self.rng.bool());

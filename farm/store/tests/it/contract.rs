@@ -1,9 +1,9 @@
 //! The database does what the specification says: random operations on both give the same answers.
 
 use config::BuildId;
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use farm_core::operation::{Answer, Operation, Pick};
-use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Revision};
+use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Published, Revision};
 use farm_simulation::tables::Tables;
 use farm_store::Store;
 use fastrand::Rng;
@@ -39,6 +39,10 @@ fn any_lease(rng: &mut Rng, tables: &Tables) -> (HostId, Lease) {
     (host.filter(|_| rng.u8(0..6) > 0).unwrap_or(other), lease)
 }
 
+fn any_content(rng: &mut Rng) -> Option<Digest> {
+    ["a", "b", ""][rng.usize(0..3)].repeat(64).parse().ok()
+}
+
 fn any_picks(rng: &mut Rng, tables: &Tables) -> Vec<Pick> {
     let mut picks: Vec<Pick> = Vec::new();
     for _ in 0..rng.u8(1..4) {
@@ -48,6 +52,7 @@ fn any_picks(rng: &mut Rng, tables: &Tables) -> Vec<Pick> {
                 build: lease.build,
                 epoch: lease.epoch,
                 revision: Revision(rng.u64(0..3)),
+                content: any_content(rng),
                 charge_ms: rng.u64(1..100_000),
             });
         }
@@ -116,8 +121,12 @@ fn any_operation(rng: &mut Rng, tables: &Tables) -> Operation {
             beat,
             attempts_max,
         },
-        17 if rng.u8(0..8) == 0 => {
-            Operation::Publish(MACHINES[machine].parse().unwrap(), Revision(rng.u64(0..3)))
+        17 if rng.u8(0..3) == 0 => {
+            let wanted = Published {
+                revision: Revision(rng.u64(0..3)),
+                content: any_content(rng),
+            };
+            Operation::Publish(MACHINES[machine].parse().unwrap(), wanted)
         }
         18 => Operation::Drain(HostId(rng.u64(1..=u64::from(HOSTS) + 1)), rng.u8(0..4) == 0),
         _ => Operation::Show(BuildId(rng.u64(0..=tables.builds.len() as u64 + 1))),

@@ -2,22 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Settled};
 use farm_core::host::{Effect, HostAgent, Input};
 use farm_core::messages::{Poll, PollAnswer, PollId, Report};
-use farm_core::{Lease, Moment, Offer, Requirements, Revision, Terms};
+use farm_core::{Lease, Moment, Offer, Published, Requirements, Terms};
 use planner::Observed;
 use state::{AgentState, LeaseEnd};
+use sys::blocking::blocking;
 use telemetry::metrics::RequestResult;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::super::draw;
+use super::contents::{self, Contents, CurrentRevision};
 use super::lease::{End, end};
 use super::transfers::Begun;
 use super::{Failure, Farm, builds, note_answer, note_failure, offer, recovery, transfers};
@@ -38,6 +40,8 @@ enum Event {
     Submitted(Lease, Option<BuildId>),
     /// The farm has answered a result or a lease that was given back.
     Answered(Lease, Settled),
+    /// The content of a current revision was read.
+    Content(MachineName, CurrentRevision, Option<Digest>),
     /// The farm does not know the key of this host any more.
     KeyRefused(FarmError),
 }
@@ -68,6 +72,8 @@ pub(super) struct Driver {
     offered: Offer,
     /// The observation that was compared with it.
     observed: Arc<Observed>,
+    /// The contents of the current revisions.
+    contents: Contents,
     /// The answers with which leases are settled.
     answers: BTreeMap<Lease, String>,
     begun: Begun,
@@ -116,6 +122,7 @@ impl Driver {
             canceled: BTreeSet::new(),
             offered: Offer::default(),
             observed: Arc::default(),
+            contents: Contents::default(),
             answers: BTreeMap::new(),
             begun: Begun::default(),
             sender,
@@ -142,6 +149,7 @@ impl Driver {
                 Some(event) => self.inputs(event).await,
             };
             inputs.extend(self.look().await?);
+            inputs.extend(self.look_at_machines());
             if self.has_other_offer() {
                 inputs.push(Input::OfferChanged);
             }
@@ -191,6 +199,11 @@ impl Driver {
                 self.answers.insert(lease, answer);
                 vec![Input::Settled(lease)]
             }
+            Event::Content(machine, of, content) => {
+                let is_new = self.contents.note(&machine, &of, content, Instant::now());
+                let changed = is_new.then_some(Input::OfferChanged);
+                changed.into_iter().collect()
+            }
             Event::KeyRefused(_) => Vec::new(),
         }
     }
@@ -239,6 +252,26 @@ impl Driver {
             .then(|| "it waited too long in the queue of this host".to_owned())
     }
 
+    /// Begins to read the contents of revisions that have changed, and returns the machines that were
+    /// deleted.
+    fn look_at_machines(&mut self) -> Vec<Input> {
+        let snapshot = self.agent.queue_snapshot();
+        for (machine, of) in self.contents.begin(&snapshot.observed, Instant::now()) {
+            let (agent, sender) = (Arc::clone(&self.agent), self.sender.clone());
+            tokio::spawn(async move {
+                let wanted = (machine.clone(), of.clone());
+                let read = blocking(move || contents::read(&agent, &wanted.0, &wanted.1));
+                let _ = sender.send(Event::Content(machine, of, read.await));
+            });
+        }
+        let known = self.host.revisions().keys();
+        let is_gone = |machine: &&MachineName| !snapshot.observed.machines.contains_key(*machine);
+        known
+            .filter(is_gone)
+            .map(|it| Input::Removed(it.clone()))
+            .collect()
+    }
+
     async fn end(&self, lease: Lease, reason: &str) {
         if let Some(own) = self.own.get(&lease) {
             let end = LeaseEnd::Revoked(reason.to_owned());
@@ -263,7 +296,7 @@ impl Driver {
             Effect::Report(report) => self.report(report),
             Effect::Release(lease) => self.release(lease),
             Effect::Forget(lease) => self.forget(lease).await,
-            Effect::Fetch(machine, revision) => self.fetch(machine, revision),
+            Effect::Fetch(machine, wanted) => self.fetch(machine, wanted),
         }
     }
 
@@ -277,16 +310,26 @@ impl Driver {
         answer
             .published
             .retain(|machine, _| rules.preference(machine).is_some());
+        self.compare(&answer);
         answer
     }
 
+    /// Notes the machines whose content is not the published one.
+    fn compare(&self, answer: &PollAnswer) {
+        let name = &self.farm.rules.name;
+        let unlike = offer::unlike(&self.offered, answer);
+        for sentence in self.agent.contacts.unlike(name, unlike) {
+            warn!(controller = %name, "this host gets no builds of a machine from a farm: it {sentence}");
+        }
+    }
+
     /// Fetches a revision. After a failure the state machine begins again with a later answer.
-    fn fetch(&self, machine: MachineName, revision: Revision) {
+    fn fetch(&self, machine: MachineName, wanted: Published) {
         let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
         let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
         tokio::spawn(async move {
-            let input = if transfers::fetch(&agent, &farm, &key, &machine, revision).await {
-                Input::Fetched(machine, revision)
+            let input = if transfers::fetch(&agent, &farm, &key, &machine, &wanted).await {
+                Input::Fetched(machine, wanted.revision)
             } else {
                 sleep(FETCH_PAUSE).await;
                 Input::NotFetched(machine)
@@ -350,9 +393,13 @@ impl Driver {
             let mode = observed.start_modes.get(key);
             mode.is_some_and(|it| it.start == config::builds::StartKind::Restored)
         };
-        let mut offered = offer::offer(observed.host_state(), &self.farm.rules, is_frozen, |_| {
-            false
-        });
+        let mut offered = offer::offer(
+            observed.host_state(),
+            &self.farm.rules,
+            is_frozen,
+            |_| false,
+            |machine| self.contents.of(observed, machine),
+        );
         // Those that the scheduler has not seen yet.
         let unseen = self.own.values().filter(|own| {
             let is_queued = observed.queue.iter().any(|it| it.id == own.build);

@@ -41,6 +41,7 @@ fn pick(build: u64) -> Pick {
     Pick {
         build: BuildId(build),
         epoch: Epoch(0),
+        content: None,
         revision: Revision(0),
         charge_ms: 100,
     }
