@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, HeaderMap};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use config::task::Digest;
 use farm_core::messages::Reply;
@@ -26,6 +26,7 @@ mod metrics;
 mod pages;
 mod transfers;
 mod views;
+mod windows;
 
 /// The most bytes of a document that a host or client sends. Streams have limits of their own.
 const BODY_MAX: usize = 1 << 20;
@@ -97,6 +98,11 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/farm/v1/hosts/{host}", get(views::host))
         .route("/farm/v1/hosts/{host}/drain", post(clients::drain))
         .route("/farm/v1/hosts/{host}/undrain", post(clients::undrain))
+        .route("/farm/v1/hosts/{host}/windows", post(windows::add))
+        .route(
+            "/farm/v1/hosts/{host}/windows/{window}",
+            delete(windows::remove),
+        )
         .route("/metrics", get(metrics::show))
         .route("/farm/v1/machines", get(views::machines))
         .route("/farm/v1/machines/{machine}", post(clients::publish))

@@ -29,7 +29,7 @@ fn mark(build: &BuildView) -> Mark {
 fn class(host: &HostView) -> &'static str {
     match host.state() {
         "alive" => "good",
-        "drained" => "warn",
+        "drained" | "maintenance" => "warn",
         "silent" => "bad",
         _ => "idle",
     }

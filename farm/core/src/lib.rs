@@ -15,6 +15,7 @@ pub mod sources;
 pub mod transfers;
 pub mod view;
 pub mod watch;
+pub mod windows;
 
 pub use model::{
     Capacity, Epoch, HostId, Lease, Moment, Offer, OfferedMachine, Published, Requirements,

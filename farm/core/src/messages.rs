@@ -8,6 +8,7 @@ use config::{BuildId, MachineName, ProjectName};
 use serde::{Deserialize, Serialize};
 
 use crate::transfers::TransferOrder;
+use crate::windows::{NewWindow, WindowId};
 use crate::{HostId, Lease, Offer, Published, Requirements, Revision};
 
 /// The identity of one poll among all polls of a host, also of its earlier processes.
@@ -134,6 +135,10 @@ pub enum Request {
     Publish(MachineName, Published),
     /// A client stops or permits new builds on a host.
     Drain(HostId, bool),
+    /// A client adds a maintenance window to a host.
+    AddWindow(HostId, NewWindow),
+    /// A client takes a maintenance window of a host away.
+    RemoveWindow(HostId, WindowId),
 }
 
 /// The answer of a coordinator.
@@ -157,6 +162,8 @@ pub enum Reply {
     Published(MachineName, Revision),
     /// The revision is published with other content, which is this one.
     OtherContent(MachineName, Published),
+    /// The window was added.
+    Window(WindowId),
     /// The change is made.
     Done,
     /// The request names something that the farm does not have.

@@ -9,6 +9,7 @@ use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName};
 
 use crate::messages::{Grant, Submission};
+use crate::windows::{NewWindow, Occurrence, WindowId};
 use crate::{Epoch, HostId, Lease, Offer, Published, Requirements, Revision};
 
 /// A build that is to be claimed.
@@ -80,6 +81,19 @@ pub enum Operation {
     Publish(MachineName, Published),
     /// Sets or resets the drain of a host.
     Drain(HostId, bool),
+    /// Adds a window to a host. The same occurrence is one window.
+    AddWindow(HostId, NewWindow),
+    /// Takes a window of a host away.
+    RemoveWindow(HostId, WindowId),
+    /// Replaces an occurrence that is over by the next one, or deletes the window if there is no next one.
+    MoveWindow {
+        /// The window.
+        window: WindowId,
+        /// The occurrence that is over.
+        over: Occurrence,
+        /// The next one.
+        next: Option<Occurrence>,
+    },
     /// Reads a build.
     Show(BuildId),
 }
@@ -99,6 +113,8 @@ pub struct Candidate {
     pub requirements: Requirements,
     /// The time since it was submitted, by the clock of the store.
     pub waited_ms: u64,
+    /// The time that such builds took lately. It is read while a window of a host begins within a day.
+    pub usual_ms: Option<u64>,
 }
 
 /// A host, as the store knows it.
@@ -112,7 +128,7 @@ pub struct HostRow {
     pub leases: u64,
     /// The number of orders to the host: drains, cancellations, changes of its key.
     pub orders: u64,
-    /// True if no build is placed there.
+    /// True if no build is placed there: it is drained, or in a window.
     pub drained: bool,
     /// The last offer.
     pub offer: Offer,
@@ -148,8 +164,10 @@ pub enum Answer {
         leases: Vec<Grant>,
         /// The revisions that the farm has published.
         published: BTreeMap<MachineName, Published>,
-        /// True if no build is placed there.
+        /// True if no build is placed there: it is drained, or in a window.
         drained: bool,
+        /// The time until its next window begins.
+        opens_in_ms: Option<u64>,
     },
     /// The answers to the beats of several hosts, in their order.
     Beats(Vec<Answer>),
@@ -174,6 +192,8 @@ pub enum Answer {
     Published(Revision),
     /// The revision is published with this content already.
     OtherContent(Digest),
+    /// The window was added, now or before.
+    Window(WindowId),
     /// The change is made.
     Done,
     /// The state of a build.

@@ -6,6 +6,7 @@ use config::MachineName;
 use config::builds::Submitter;
 
 use crate::operation::{Candidate, HostRow, Pick};
+use crate::windows::ends_before;
 use crate::{Capacity, HostId, Offer, Published, Requirements};
 
 mod refusal;
@@ -35,6 +36,8 @@ pub struct Placement<'a> {
     pub used_ms: &'a BTreeMap<Submitter, u64>,
     /// The hosts that are alive, as they were read last.
     pub hosts: &'a BTreeMap<HostId, HostRow>,
+    /// The time until the next window of the host begins.
+    pub opens_in_ms: Option<u64>,
 }
 
 /// Returns the builds that the host gets, in the order in which they were chosen.
@@ -52,6 +55,7 @@ pub fn place(placement: &Placement<'_>) -> Vec<Pick> {
     // A build that does not fit now does not fit later, when less is free.
     let waiting = placement.builds.iter().enumerate().filter(|(_, it)| {
         refusal(offer, &free, &it.requirements, placement.published).is_none()
+            && ends_before(placement.opens_in_ms, it.usual_ms)
             && !better.has(placement, it)
     });
     let mut waiting: Vec<_> = waiting.collect();

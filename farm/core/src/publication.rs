@@ -133,6 +133,7 @@ mod tests {
                 ..Offer::default()
             },
             unlike: BTreeMap::new(),
+            windows: Vec::new(),
         }
     }
 

@@ -1,19 +1,21 @@
 //! The view of a farm that clients get: builds and their attempts, hosts, machines, the queue.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use config::builds::{Priority, Submitter, Target};
-use config::task::{Digest, Outcome};
+use config::task::Outcome;
 use config::tokens::{Scope, TokenName};
 use config::{BuildId, MachineName, ProjectName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::messages::Subject;
-use crate::placement::unlike;
-use crate::{Epoch, Offer, OfferedMachine, Published, Requirements, Revision, Standing};
+use crate::{Epoch, Requirements, Revision};
+
+mod hosts;
+
+pub use hosts::{HostView, MachineView, WindowView, machines};
 
 /// The largest number of builds on a page.
 pub const LISTED_MAX: u32 = 1000;
@@ -198,76 +200,6 @@ impl LostAttempt {
     }
 }
 
-/// A host of a farm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostView {
-    /// The name.
-    pub name: String,
-    /// True if no build is placed there.
-    pub drained: bool,
-    /// True if it has given a sign of life within half a lease.
-    pub alive: bool,
-    /// True if its key was taken away.
-    #[serde(default)]
-    pub revoked: bool,
-    /// The last sign of life.
-    pub seen: Option<Timestamp>,
-    /// The number of its builds.
-    pub builds: u64,
-    /// The last offer.
-    pub offer: Offer,
-    /// The machines for which it gets no builds until a person mends that, each with a sentence.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub unlike: BTreeMap<MachineName, String>,
-}
-
-impl HostView {
-    /// Notes the machines whose content is not the published one, or is unknown. An older revision is
-    /// none of them: the host fetches the published one by itself.
-    #[must_use]
-    pub fn compared(mut self, published: &BTreeMap<MachineName, Published>) -> Self {
-        let needs_person = |(name, offered): (&MachineName, &OfferedMachine)| {
-            let row = published.get(name)?;
-            let standing = row.standing(offered.revision, offered.content.as_ref());
-            let refusal = unlike(name, offered, row)?;
-            let is_unlike = matches!(standing, Standing::Unknown | Standing::Other);
-            is_unlike.then(|| (name.clone(), refusal.to_string()))
-        };
-        let machines = self.offer.machines.iter();
-        self.unlike = machines.filter_map(needs_person).collect();
-        self
-    }
-
-    /// Returns the state in one word.
-    pub fn state(&self) -> &'static str {
-        match self {
-            Self { revoked: true, .. } => "revoked",
-            Self { seen: None, .. } => "new",
-            Self { alive: false, .. } => "silent",
-            Self { drained: true, .. } => "drained",
-            _ => "alive",
-        }
-    }
-}
-
-/// A machine of a farm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineView {
-    /// The name.
-    pub name: MachineName,
-    /// The published revision; `None` if hosts have it and the farm has published none.
-    pub revision: Option<Revision>,
-    /// The digest of its content manifest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content: Option<Digest>,
-    /// The revisions on the hosts that have the machine.
-    pub hosts: BTreeMap<String, Revision>,
-    /// Those of these hosts that get no builds of the machine until a person mends that, each with a
-    /// sentence.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub unlike: BTreeMap<String, String>,
-}
-
 /// The queue of a farm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueView {
@@ -296,38 +228,9 @@ pub struct TokenView {
     pub created: Timestamp,
 }
 
-/// Returns the machines of a farm from what it has published and what its hosts offer.
-pub fn machines(
-    published: &BTreeMap<MachineName, Published>,
-    hosts: &[HostView],
-) -> Vec<MachineView> {
-    let mut machines: BTreeMap<&MachineName, MachineView> = BTreeMap::new();
-    let view = |name: &MachineName| MachineView {
-        name: name.clone(),
-        revision: published.get(name).map(|it| it.revision),
-        content: published.get(name).and_then(|it| it.content.clone()),
-        hosts: BTreeMap::new(),
-        unlike: BTreeMap::new(),
-    };
-    for name in published.keys() {
-        machines.insert(name, view(name));
-    }
-    for host in hosts {
-        for (name, offered) in &host.offer.machines {
-            let machine = machines.entry(name).or_insert_with(|| view(name));
-            machine.hosts.insert(host.name.clone(), offered.revision);
-            if let Some(reason) = host.unlike.get(name) {
-                machine.unlike.insert(host.name.clone(), reason.clone());
-            }
-        }
-    }
-    machines.into_values().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::OfferedMachine;
 
     #[test]
     fn states_have_the_names_that_they_are_parsed_from() {
@@ -340,90 +243,6 @@ mod tests {
                 .parse::<BuildState>()
                 .unwrap_err()
                 .contains("queued, running")
-        );
-    }
-
-    #[test]
-    fn a_host_with_other_content_says_so_and_one_that_is_behind_does_not() {
-        let digest = |digit: &str| digit.repeat(64).parse().ok();
-        let published = Published {
-            revision: Revision(2),
-            content: digest("a"),
-        };
-        let published = [("linux".parse().unwrap(), published)].into();
-        let said = |revision, content: Option<Digest>| {
-            let machine = OfferedMachine {
-                revision: Revision(revision),
-                content,
-                ..OfferedMachine::default()
-            };
-            let mut host = host("a", "linux", 0);
-            host.offer.machines = [("linux".parse().unwrap(), machine)].into();
-            let hosts = [host.compared(&published)];
-            let machine = &machines(&published, &hosts)[0];
-            machine.unlike.get("a").cloned().unwrap_or_default()
-        };
-        assert_eq!(said(2, digest("a")), "");
-        assert_eq!(said(1, digest("b")), "");
-        assert_eq!(said(3, None), "");
-        assert_eq!(
-            said(2, digest("b")),
-            "has revision 2 of linux with other content than the published one; after `buildhost \
-             delete linux` there it fetches the published one"
-        );
-        assert_eq!(
-            said(2, None),
-            "does not know the content of revision 2 of linux; `buildhost record linux 2` there reads it"
-        );
-    }
-
-    fn host(name: &str, machine: &str, revision: u64) -> HostView {
-        HostView {
-            name: name.to_owned(),
-            drained: false,
-            alive: true,
-            revoked: false,
-            seen: None,
-            builds: 0,
-            offer: Offer {
-                machines: [(
-                    machine.parse().unwrap(),
-                    OfferedMachine {
-                        revision: Revision(revision),
-                        ..OfferedMachine::default()
-                    },
-                )]
-                .into(),
-                ..Offer::default()
-            },
-            unlike: BTreeMap::new(),
-        }
-    }
-
-    #[test]
-    fn machines_are_those_that_are_published_or_offered() {
-        let published = [("bsd", 3), ("linux", 2)];
-        let published = published.map(|(name, it)| {
-            let revision = Revision(it);
-            let published = Published {
-                revision,
-                content: None,
-            };
-            (name.parse().unwrap(), published)
-        });
-        let hosts = [
-            host("a", "linux", 2),
-            host("b", "linux", 1),
-            host("c", "mac", 7),
-        ];
-        let found = machines(&published.into(), &hosts);
-        let found: Vec<_> = found
-            .iter()
-            .map(|it| (it.name.as_str(), it.revision.map(|it| it.0), it.hosts.len()))
-            .collect();
-        assert_eq!(
-            found,
-            [("bsd", Some(3), 0), ("linux", Some(2), 2), ("mac", None, 1)]
         );
     }
 }

@@ -18,6 +18,8 @@ pub enum Bug {
     ClaimIgnoresBeat,
     /// A drained host gets builds.
     ClaimIgnoresDrain,
+    /// A host gets builds in its window.
+    ClaimIgnoresWindows,
     /// A host with an older revision gets builds.
     ClaimIgnoresRevision,
     /// A host with other content under the published number gets builds.
@@ -80,7 +82,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -88,6 +90,7 @@ impl Bug {
         Self::ClaimKeepsEpoch,
         Self::ClaimIgnoresBeat,
         Self::ClaimIgnoresDrain,
+        Self::ClaimIgnoresWindows,
         Self::ClaimIgnoresRevision,
         Self::ContentIsIgnored,
         Self::PublishReplacesContent,

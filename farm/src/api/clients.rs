@@ -10,7 +10,7 @@ use config::tokens::Scope;
 use config::{BuildId, MachineName};
 use farm_core::messages::{NewBuild, Reply, Request, Submission};
 use farm_core::publication::publication;
-use farm_core::{Published, Work};
+use farm_core::{HostId, Published, Work};
 use serde::Serialize;
 use tracing::info;
 
@@ -121,18 +121,19 @@ pub(super) async fn drain_host(
     name: &str,
     drained: bool,
 ) -> Result<(), Refusal> {
-    let names = service.coordinator.store().host_names().await;
-    let names = names.map_err(|_| Refusal::unavailable())?;
-    let host = names.iter().find(|(_, known)| *known == name);
-    let (host, _) = host.ok_or_else(|| no_host(name))?;
-    match service
-        .coordinator
-        .handle(Request::Drain(*host, drained))
-        .await
-    {
+    let drain = Request::Drain(host_of(service, name).await?, drained);
+    match service.coordinator.handle(drain).await {
         Reply::Done => Ok(()),
         other => Err(Refusal::of(other)),
     }
+}
+
+/// Returns the number of the host with a name.
+pub(super) async fn host_of(service: &Service, name: &str) -> Result<HostId, Refusal> {
+    let names = service.coordinator.store().host_names().await;
+    let names = names.map_err(|_| Refusal::unavailable())?;
+    let host = names.iter().find(|(_, known)| *known == name);
+    host.map(|(host, _)| *host).ok_or_else(|| no_host(name))
 }
 
 async fn request(

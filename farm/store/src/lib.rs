@@ -17,6 +17,7 @@ mod sql;
 mod tokens;
 mod transfers;
 mod views;
+mod windows;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

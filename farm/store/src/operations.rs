@@ -31,7 +31,7 @@ impl Connection {
         Ok(self.0.query(&statement, parameters).await?)
     }
 
-    async fn execute(
+    pub(crate) async fn execute(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
@@ -75,6 +75,11 @@ impl Store {
                 } else {
                     Answer::Done
                 })
+            }
+            Operation::AddWindow(host, new) => it.add_window(*host, new).await,
+            Operation::RemoveWindow(host, id) => it.remove_window(*host, *id).await,
+            Operation::MoveWindow { window, over, next } => {
+                it.move_window(*window, *over, *next).await
             }
             Operation::Show(build) => it.show(*build).await,
         }
@@ -147,10 +152,12 @@ impl Connection {
                 priority: Priority(row.get(3)),
                 requirements: json("builds", row, 4)?,
                 waited_ms: number(row, 5),
+                usual_ms: None,
             })
         });
         let mut builds: Vec<_> = builds.collect::<Result<_, StoreError>>()?;
         builds.sort_by_key(|it| it.build);
+        self.add_usuals(&mut builds).await?;
         let mut used_ms: BTreeMap<Submitter, u64> = BTreeMap::new();
         for build in &builds {
             used_ms.entry(build.submitter.clone()).or_default();

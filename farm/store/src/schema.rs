@@ -6,8 +6,8 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 7] = [
-    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS,
+const SCRIPTS: [&str; 8] = [
+    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS,
 ];
 
 /// The queue, hosts and results.
@@ -152,6 +152,20 @@ const SESSIONS: &str = r"
 const CONTENTS: &str = r#"
     ALTER TABLE machines ADD content text COLLATE "C";
 "#;
+
+/// The maintenance windows of hosts, each with its present or next occurrence. `weekly` has the days and
+/// times of one that comes back.
+const WINDOWS: &str = r"
+    CREATE SEQUENCE window_ids;
+    CREATE TABLE windows (
+        id bigint PRIMARY KEY,
+        host bigint NOT NULL,
+        opens timestamptz NOT NULL,
+        closes timestamptz NOT NULL,
+        weekly text,
+        reason text NOT NULL);
+    CREATE INDEX windows_host ON windows (host);
+";
 
 /// The migrations of the farm.
 pub(crate) const MIGRATIONS: Migrations = Migrations {

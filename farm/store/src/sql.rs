@@ -1,6 +1,12 @@
 //! The statements, all of them constants. Each is a transaction of its own, so that no connection ever
 //! idles within one.
 
+mod windows;
+
+pub(crate) use windows::{
+    ADD_WINDOW, END_WINDOW, MOVE_WINDOW, NOW, REMOVE_WINDOW, USUALS, WINDOW_SOON, WINDOWS,
+};
+
 /// Reads the build of an idempotency key.
 pub(crate) const SUBMITTED: &str = "SELECT build FROM submissions WHERE key = $1";
 
@@ -48,7 +54,12 @@ pub(crate) const BEATS: &str = "
         ON CONFLICT (host) DO UPDATE SET offer = excluded.offer)
     UPDATE hosts SET beat = beat + 1, seen = now(), version = version + is_new::integer
     FROM polled WHERE hosts.id = polled.id AND hosts.id = ANY($1)
-    RETURNING hosts.id, beat, drained";
+    RETURNING hosts.id, beat,
+        drained OR EXISTS (
+            SELECT FROM windows WHERE windows.host = hosts.id AND opens <= now()
+                AND (now() < closes OR weekly IS NOT NULL)),
+        (SELECT (extract(epoch FROM min(opens) - now()) * 1000)::bigint FROM windows
+            WHERE windows.host = hosts.id AND opens > now())";
 
 /// Reads the leases of hosts, each from the claim at a beat on.
 pub(crate) const LEASES: &str = "
@@ -90,7 +101,11 @@ pub(crate) const USED: &str = "
 /// Claims builds for a host whose beat has not changed, and charges their submitters.
 pub(crate) const CLAIM: &str = "
     WITH beat AS (
-        UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 AND NOT drained RETURNING id),
+        UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 AND NOT drained
+            AND NOT EXISTS (
+            SELECT FROM windows WHERE windows.host = hosts.id AND opens <= now()
+                AND (now() < closes OR weekly IS NOT NULL))
+        RETURNING id),
     wanted AS (
         SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
             AS pick (id, epoch, revision, charge_ms, content)),
@@ -201,7 +216,11 @@ pub(crate) const RESCUE: &str = take_leases!(
 
 /// Reads all hosts without their offers.
 pub(crate) const HOSTS: &str = "
-    SELECT id, beat, drained, version, orders, coalesce(leases, 0)
+    SELECT id, beat,
+        drained OR EXISTS (
+            SELECT FROM windows WHERE windows.host = hosts.id AND opens <= now()
+                AND (now() < closes OR weekly IS NOT NULL)),
+        version, orders, coalesce(leases, 0)
     FROM hosts LEFT JOIN (
         SELECT host, count(*) AS leases FROM builds WHERE state = 1 GROUP BY host) AS leased
         ON leased.host = hosts.id
@@ -374,7 +393,15 @@ pub(crate) const TOUCH_SESSION: &str = "UPDATE web_sessions SET used = now() WHE
 pub(crate) const CLOSE_SESSION: &str = "DELETE FROM web_sessions WHERE hash = $1";
 
 /// All statements.
-pub const ALL: [(&str, &str); 47] = [
+pub const ALL: [(&str, &str); 55] = [
+    ("window_soon", WINDOW_SOON),
+    ("usuals", USUALS),
+    ("add_window", ADD_WINDOW),
+    ("remove_window", REMOVE_WINDOW),
+    ("move_window", MOVE_WINDOW),
+    ("end_window", END_WINDOW),
+    ("windows", WINDOWS),
+    ("now", NOW),
     ("partition_names", PARTITION_NAMES),
     ("forget_submissions", FORGET_SUBMISSIONS),
     ("forget_lost", FORGET_LOST),

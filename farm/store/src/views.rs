@@ -110,6 +110,7 @@ impl Store {
                 name,
                 offer,
                 unlike: std::collections::BTreeMap::new(),
+                windows: Vec::new(),
             })
         };
         rows.iter().map(view).collect()

@@ -6,6 +6,7 @@ use config::{BuildId, MachineName};
 use farm_core::Published;
 use farm_core::messages::NewBuild;
 use farm_core::view::{BuildPage, BuildQuery, BuildView, HostView, MachineView, QueueView};
+use farm_core::windows::{WindowId, WindowRequest};
 use serde::Deserialize;
 
 use crate::http::segment;
@@ -65,6 +66,16 @@ impl Client {
     pub fn farm_drain(&self, name: &str, is_drained: bool) -> Result<()> {
         let verb = if is_drained { "drain" } else { "undrain" };
         self.command(&format!("hosts/{}/{verb}", segment(name)), &())
+    }
+
+    /// Adds a maintenance window to a host of the farm.
+    pub fn farm_add_window(&self, name: &str, window: &WindowRequest) -> Result<()> {
+        self.command(&format!("hosts/{}/windows", segment(name)), window)
+    }
+
+    /// Takes a maintenance window of a host of the farm away.
+    pub fn farm_remove_window(&self, name: &str, id: WindowId) -> Result<()> {
+        self.delete(&format!("hosts/{}/windows/{}", segment(name), id.0))
     }
 
     /// Returns the machines of the farm.

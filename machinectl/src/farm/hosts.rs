@@ -3,6 +3,7 @@
 use client::Client;
 use farm_core::view::{HostView, MachineView};
 
+use super::windows;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::host::DrainCommand;
 use crate::options::DryRun;
@@ -27,6 +28,12 @@ pub(super) fn list(hosts: &[HostView], output: &Output) -> Result<(), Failure> {
     }
     output.print_table(&table)?;
     for host in hosts {
+        if let Some(window) = host.open_window() {
+            output.status(format_args!(
+                "host {} is in maintenance window {window}",
+                host.name
+            ));
+        }
         for sentence in host.unlike.values() {
             output.status(format_args!("host {} {sentence}", host.name));
         }
@@ -72,6 +79,14 @@ pub(super) fn show(host: &HostView, output: &Output) -> Result<(), Failure> {
         ("starts nothing", or_empty(host.offer.halt.as_ref())),
         ("machines", machines.join("\n")),
         (
+            "windows",
+            host.windows
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ),
+        (
             "no builds of",
             host.unlike
                 .iter()
@@ -115,13 +130,16 @@ pub(crate) fn drain(
     client: &Client,
     output: &Output,
 ) -> Result<(), Failure> {
+    if let Some(done) = windows::run(command, client, output) {
+        return done;
+    }
     let (host, is_drained, dry_run) = match command {
         DrainCommand::Drain { wait: true, .. } => {
             let text = "--wait has no meaning for a farm; `buildhost hosts HOST` shows the builds of a host";
             return Err(Failure::new(ExitStatus::Usage, text));
         }
         DrainCommand::Drain { host, dry_run, .. } => (host, true, dry_run),
-        DrainCommand::Undrain { host, dry_run } => (host, false, dry_run),
+        DrainCommand::Undrain { host, dry_run, .. } => (host, false, dry_run),
     };
     let Some(host) = host else {
         let text = "name the host of the farm: `drain HOST`; `buildhost hosts` lists them";

@@ -73,6 +73,7 @@ pub(crate) fn host(name: &str) -> HostView {
             ..Offer::default()
         },
         unlike: std::collections::BTreeMap::new(),
+        windows: Vec::new(),
     }
 }
 

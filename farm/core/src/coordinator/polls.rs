@@ -21,6 +21,8 @@ pub struct PollHandling {
     hold_until: Moment,
     beat: u64,
     drained: bool,
+    /// The time at which the next window of the host begins.
+    window: Option<Moment>,
     leases: Vec<Grant>,
     published: BTreeMap<MachineName, Published>,
 }
@@ -35,6 +37,7 @@ impl PollHandling {
             hold_until: now.after(hold_ms),
             beat: 0,
             drained: false,
+            window: None,
             leases: Vec::new(),
             published: BTreeMap::new(),
         };
@@ -53,7 +56,9 @@ impl PollHandling {
                 leases,
                 published,
                 drained,
+                opens_in_ms,
             }) => {
+                self.window = opens_in_ms.map(|it| now.after(it));
                 self.beat = beat;
                 self.leases = leases;
                 self.published = published;
@@ -74,6 +79,7 @@ impl PollHandling {
                     builds: &builds,
                     used_ms: &used_ms,
                     hosts: &view.hosts,
+                    opens_in_ms: self.window.map(|it| it.since(now)),
                 });
                 if !picks.is_empty() {
                     return Step::Ask(Operation::Claim {

@@ -54,6 +54,8 @@ impl PlainHandling {
             Request::Cancel(build) => Step::Ask(Operation::Cancel(build)),
             Request::Publish(machine, wanted) => Step::Ask(Operation::Publish(machine, wanted)),
             Request::Drain(host, drained) => Step::Ask(Operation::Drain(host, drained)),
+            Request::AddWindow(host, new) => Step::Ask(Operation::AddWindow(host, new)),
+            Request::RemoveWindow(host, id) => Step::Ask(Operation::RemoveWindow(host, id)),
         }
     }
 }
@@ -76,13 +78,15 @@ fn reply(request: &Request, answer: Answer) -> Reply {
             let revision = wanted.revision;
             Reply::OtherContent(machine.clone(), Published { revision, content })
         }
-        (Request::Drain(..), Answer::Done) => Reply::Done,
+        (Request::Drain(..) | Request::RemoveWindow(..), Answer::Done) => Reply::Done,
+        (Request::AddWindow(..), Answer::Window(id)) => Reply::Window(id),
         (Request::Cancel(build), Answer::NotFound) => {
             Reply::NotFound(format!("build {build} does not exist in the farm"))
         }
-        (Request::Drain(host, _), Answer::NotFound) => {
-            Reply::NotFound(format!("host {} does not exist in the farm", host.0))
-        }
+        (
+            Request::Drain(host, _) | Request::AddWindow(host, _) | Request::RemoveWindow(host, _),
+            Answer::NotFound,
+        ) => Reply::NotFound(format!("host {} does not exist in the farm", host.0)),
         _ => Reply::Unavailable,
     }
 }

@@ -27,6 +27,7 @@ fn candidate(build: u64, submitter: &str, cpus: u64) -> Candidate {
         priority: Priority(0),
         requirements: requirements("linux", cpus),
         waited_ms: 0,
+        usual_ms: None,
     }
 }
 
@@ -64,6 +65,15 @@ fn host(number: u64, offer: Offer) -> HostRow {
 }
 
 fn placed(offer: &Offer, builds: &[Candidate], hosts: &[HostRow]) -> Vec<u64> {
+    placed_before(None, offer, builds, hosts)
+}
+
+fn placed_before(
+    opens_in_ms: Option<u64>,
+    offer: &Offer,
+    builds: &[Candidate],
+    hosts: &[HostRow],
+) -> Vec<u64> {
     let hosts = hosts.iter().map(|it| (it.host, it.clone())).collect();
     let picks = place(&Placement {
         host: HostId(1),
@@ -72,6 +82,7 @@ fn placed(offer: &Offer, builds: &[Candidate], hosts: &[HostRow]) -> Vec<u64> {
         builds,
         used_ms: &BTreeMap::new(),
         hosts: &hosts,
+        opens_in_ms,
     });
     picks.iter().map(|it| it.build.0).collect()
 }
@@ -100,6 +111,22 @@ fn a_new_build_waits_for_the_host_with_its_checkpoint() {
     assert_eq!(placed(&warm, &builds, &[host(2, offer(4))]), [1]);
     builds[0].waited_ms = LOCALITY_MS;
     assert_eq!(placed(&offer(4), &builds, &[host(2, warm)]), [1]);
+}
+
+#[test]
+fn before_a_window_only_builds_start_that_usually_end_in_time() {
+    let mut builds = [
+        candidate(1, "ann", 1),
+        candidate(2, "ann", 1),
+        candidate(3, "ann", 1),
+    ];
+    (builds[0].usual_ms, builds[1].usual_ms) = (Some(60_000), Some(60_001));
+    let placed = |opens_in_ms| placed_before(opens_in_ms, &offer(4), &builds, &[]);
+    assert_eq!(placed(None), [1, 2, 3]);
+    assert_eq!(placed(Some(60_000)), [1]);
+    // A build of which no duration is known counts as ten minutes.
+    assert_eq!(placed(Some(599_999)), [1, 2]);
+    assert_eq!(placed(Some(600_000)), [1, 2, 3]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ impl Tables {
         let Some(record) = self.hosts.get_mut(&host) else {
             return Answer::NotFound;
         };
-        if record.beat != beat || record.drained {
+        if record.beat != beat || record.takes_nothing(now) {
             return Answer::Claimed(Vec::new());
         }
         record.beat += 1;
@@ -34,6 +34,7 @@ impl Tables {
             }
             build.epoch = Epoch(build.epoch.0 + 1);
             build.state = State::Leased(now);
+            build.claimed_at = now;
             build.host = Some(host);
             build.revision = pick.revision;
             build.charged_ms = pick.charge_ms;
@@ -67,6 +68,7 @@ impl Tables {
             }
         };
         build.state = State::Finished(outcome, Some((host, lease.epoch)));
+        build.finished_at = now;
         let submitter = build.submission.submitter.clone();
         self.charge(now, submitter, used);
         Answer::Recorded

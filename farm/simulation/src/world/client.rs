@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use config::builds::Priority;
 use config::{BuildId, MachineName, ToolchainName};
 use farm_core::messages::{Reply, Request, Subject, Submission};
+use farm_core::windows::{NewWindow, Occurrence};
 use farm_core::{HostId, Published, Requirements, Revision};
 use fastrand::Rng;
 
 use super::contents::content;
-use super::{Event, HOSTS, Origin, STORM_MS, World};
+use super::{Event, HOSTS, Origin, STORM_MS, TERMS, World};
 use crate::tables::State;
 
 /// The time after which a request is repeated.
@@ -92,6 +93,7 @@ impl World {
                 let (host, drained) = (self.rng.u64(0..HOSTS as u64), self.rng.bool());
                 self.client_sends(Request::Drain(HostId(host), drained));
             }
+            2 if self.rng.bool() => self.plan_window(),
             2 => {
                 let last = self.tables.builds.len() as u64;
                 let build = BuildId(self.rng.u64(0..=last));
@@ -100,6 +102,22 @@ impl World {
             _ if self.client.submitted < self.client.wanted => self.submit(),
             _ => {}
         }
+    }
+
+    /// Adds a window to a host, which may be open already.
+    fn plan_window(&mut self) {
+        let host = HostId(self.rng.u64(0..HOSTS as u64));
+        let opens_ms = self.store_clock() + self.rng.u64(0..TERMS.lease_ms);
+        let occurrence = Occurrence {
+            opens_ms,
+            closes_ms: opens_ms + self.rng.u64(1..2 * TERMS.lease_ms),
+        };
+        let window = NewWindow {
+            occurrence,
+            weekly: None,
+            reason: String::new(),
+        };
+        self.client_sends(Request::AddWindow(host, window));
     }
 
     fn submit(&mut self) {

@@ -6,6 +6,7 @@ use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName};
 use farm_core::messages::{Grant, Reply, Request};
 use farm_core::operation::{Answer, Operation, Pick};
+use farm_core::windows::Window;
 use farm_core::{HostId, Lease, Published, Revision};
 
 use super::host::CPUS;
@@ -18,6 +19,7 @@ use crate::tables::{BuildRecord, State, Tables};
 pub(crate) struct Before {
     published: BTreeMap<MachineName, Published>,
     drained: BTreeSet<HostId>,
+    in_windows: BTreeSet<HostId>,
 }
 
 /// Facts about the past that no actor knows.
@@ -148,7 +150,11 @@ impl World {
     /// Returns the facts before a transaction.
     pub(crate) fn before(&self) -> Before {
         let hosts = self.tables.hosts.iter();
+        let now = self.store_clock();
+        let is_open = |windows: &BTreeMap<_, Window>| windows.values().any(|it| it.is_open(now));
+        let in_windows = hosts.clone().filter(|(_, it)| is_open(&it.windows));
         Before {
+            in_windows: in_windows.map(|(it, _)| *it).collect(),
             published: self.tables.published.clone(),
             drained: hosts
                 .filter(|(_, it)| it.drained)
@@ -202,6 +208,9 @@ impl World {
         let machine = record.submission.requirements.machine.clone();
         if before.drained.contains(&host) {
             self.violate(format!("no drained host gets a build: {lease}"));
+        }
+        if before.in_windows.contains(&host) {
+            self.violate(format!("no host gets a build in its window: {lease}"));
         }
         if self.ghosts.canceled.contains(&lease.build) {
             self.violate(format!("no canceled build starts again: {lease}"));

@@ -97,6 +97,9 @@ fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operati
         (Bug::ClaimIgnoresDrain, Operation::Claim { host, .. }) => {
             tables.hosts.entry(*host).or_default().drained = false;
         }
+        (Bug::ClaimIgnoresWindows, Operation::Claim { host, .. }) => {
+            tables.hosts.entry(*host).or_default().windows.clear();
+        }
         (Bug::ClaimIgnoresRevision, Operation::Claim { .. }) => tables.published.clear(),
         _ => {}
     }
@@ -137,6 +140,10 @@ fn break_after(
             if let Some(build) = tables.builds.get_mut(build) {
                 build.canceled = false;
             }
+        }
+        (Bug::ClaimIgnoresWindows, Operation::Claim { host, .. }, _) => {
+            let windows = before.hosts[host].windows.clone();
+            tables.hosts.entry(*host).or_default().windows = windows;
         }
         (Bug::ClaimIgnoresDrain, Operation::Claim { host, .. }, _) => {
             tables.hosts.entry(*host).or_default().drained = before.hosts[host].drained;

@@ -6,7 +6,7 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 19] = [
+const HOT: [(&str, &str); 20] = [
     ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
@@ -29,6 +29,7 @@ const HOT: [(&str, &str); 19] = [
     ("lost", "(7)"),
     ("usual", "('t7', 'm7')"),
     ("failing", ""),
+    ("usuals", "('{7,8}')"),
 ];
 
 /// The filters of lists of builds.

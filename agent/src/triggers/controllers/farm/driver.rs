@@ -9,28 +9,26 @@ use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Settled};
 use farm_core::host::{Effect, HostAgent, Input};
 use farm_core::messages::{Poll, PollAnswer, PollId, Report};
-use farm_core::{Lease, Moment, Offer, Published, Requirements, Terms};
+use farm_core::{Lease, Moment, Offer, Requirements, Terms};
 use planner::Observed;
 use state::{AgentState, LeaseEnd};
-use sys::blocking::blocking;
 use telemetry::metrics::RequestResult;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::super::draw;
-use super::contents::{self, Contents, CurrentRevision};
+use super::contents::{Contents, CurrentRevision};
 use super::lease::{End, end};
 use super::transfers::Begun;
 use super::{Failure, Farm, builds, note_answer, note_failure, offer, recovery, transfers};
+
+mod machines;
 
 /// The longest time between two looks at the builds.
 const LOOK: Duration = Duration::from_millis(300);
 /// The time for which a granted build may wait in the queue of this host. Then others get it.
 const WAIT_MAX: Duration = Duration::from_mins(10);
-
-/// The pause before a revision that has not arrived is fetched again.
-const FETCH_PAUSE: Duration = Duration::from_secs(5);
 
 /// An event, or the end of a request that matters to the driver itself.
 enum Event {
@@ -252,26 +250,6 @@ impl Driver {
             .then(|| "it waited too long in the queue of this host".to_owned())
     }
 
-    /// Begins to read the contents of revisions that have changed, and returns the machines that were
-    /// deleted.
-    fn look_at_machines(&mut self) -> Vec<Input> {
-        let snapshot = self.agent.queue_snapshot();
-        for (machine, of) in self.contents.begin(&snapshot.observed, Instant::now()) {
-            let (agent, sender) = (Arc::clone(&self.agent), self.sender.clone());
-            tokio::spawn(async move {
-                let wanted = (machine.clone(), of.clone());
-                let read = blocking(move || contents::read(&agent, &wanted.0, &wanted.1));
-                let _ = sender.send(Event::Content(machine, of, read.await));
-            });
-        }
-        let known = self.host.revisions().keys();
-        let is_gone = |machine: &&MachineName| !snapshot.observed.machines.contains_key(*machine);
-        known
-            .filter(is_gone)
-            .map(|it| Input::Removed(it.clone()))
-            .collect()
-    }
-
     async fn end(&self, lease: Lease, reason: &str) {
         if let Some(own) = self.own.get(&lease) {
             let end = LeaseEnd::Revoked(reason.to_owned());
@@ -312,30 +290,6 @@ impl Driver {
             .retain(|machine, _| rules.preference(machine).is_some());
         self.compare(&answer);
         answer
-    }
-
-    /// Notes the machines whose content is not the published one.
-    fn compare(&self, answer: &PollAnswer) {
-        let name = &self.farm.rules.name;
-        let unlike = offer::unlike(&self.offered, answer);
-        for sentence in self.agent.contacts.unlike(name, unlike) {
-            warn!(controller = %name, "this host gets no builds of a machine from a farm: it {sentence}");
-        }
-    }
-
-    /// Fetches a revision. After a failure the state machine begins again with a later answer.
-    fn fetch(&self, machine: MachineName, wanted: Published) {
-        let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
-        let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
-        tokio::spawn(async move {
-            let input = if transfers::fetch(&agent, &farm, &key, &machine, &wanted).await {
-                Input::Fetched(machine, wanted.revision)
-            } else {
-                sleep(FETCH_PAUSE).await;
-                Input::NotFetched(machine)
-            };
-            let _ = sender.send(Event::Input(input));
-        });
     }
 
     fn give(&self, input: Input) {

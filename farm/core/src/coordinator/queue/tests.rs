@@ -19,6 +19,7 @@ fn candidate(build: u64) -> Candidate {
             work: crate::Work::default(),
         },
         waited_ms: 0,
+        usual_ms: None,
     }
 }
 
