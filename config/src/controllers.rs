@@ -143,6 +143,10 @@ pub struct Contact {
     pub failure: String,
     /// The reason for which it is not asked now; empty while it is.
     pub not_asked: String,
+    /// The sentences about machines whose content is not the one that a farm has published, so that it
+    /// gives no builds for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlike: Vec<String>,
 }
 
 /// The open lease of a task.

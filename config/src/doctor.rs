@@ -196,6 +196,8 @@ kinds! {
         "the key of a controller is missing, or others than root may read it", "operator: `chmod 600`, or make a new one";
     ControllerWithoutMachine, "controller-without-machine", Warning,
         "no machine is offered to a controller", "operator: add a machine, or correct `machines` in the settings";
+    FarmContent, "farm-content", Fault,
+        "a machine has other content than a farm has published, or unknown content, and gets no builds of it", "operator: `buildhost record`, or `buildhost delete`, after which the host fetches the published one";
     ControllerUnnamed, "controller-unnamed", Warning,
         "results wait for a controller that the settings do not name", "operator: name it again";
     NotificationsLost, "notifications-lost", Warning,

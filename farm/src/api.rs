@@ -8,8 +8,9 @@ use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, HeaderMap};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use config::task::Digest;
 use farm_core::messages::Reply;
 use serde_json::json;
 
@@ -27,6 +28,7 @@ mod openapi;
 mod pages;
 mod transfers;
 mod views;
+mod windows;
 
 /// The most bytes of a document that a host or client sends. Streams have limits of their own.
 const BODY_MAX: usize = 1 << 20;
@@ -99,6 +101,11 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/farm/v1/hosts/{host}/drain", post(clients::drain))
         .route("/farm/v1/hosts/{host}/undrain", post(clients::undrain))
         .route("/farm/v1/openapi.json", get(openapi::show))
+        .route("/farm/v1/hosts/{host}/windows", post(windows::add))
+        .route(
+            "/farm/v1/hosts/{host}/windows/{window}",
+            delete(windows::remove),
+        )
         .route("/metrics", get(metrics::show))
         .route("/farm/v1/machines", get(views::machines))
         .route("/farm/v1/machines/{machine}", post(clients::publish))
@@ -147,6 +154,14 @@ impl Refusal {
             Reply::Stale(lease) => Self(
                 StatusCode::CONFLICT,
                 format!("lease {lease} is not the newest one of its build, or not of this host"),
+            ),
+            Reply::OtherContent(machine, published) => Self(
+                StatusCode::CONFLICT,
+                format!(
+                    "revision {} of {machine} is published with other content ({}); publish the new content under a higher number",
+                    published.revision.0,
+                    published.content.as_ref().map_or("", Digest::as_str),
+                ),
             ),
             Reply::Finished(build, outcome) => Self(
                 StatusCode::CONFLICT,

@@ -251,9 +251,14 @@ impl Coordinator {
         self.counters.count(operation, answer);
         match (operation, answer) {
             (Operation::Submit(_) | Operation::Release { .. }, Ok(_)) => self.added.notify_one(),
-            (Operation::Cancel(_) | Operation::Drain(..) | Operation::Publish(..), Ok(_)) => {
-                self.ordered.notify_one();
-            }
+            (
+                Operation::Cancel(_)
+                | Operation::Drain(..)
+                | Operation::Publish(..)
+                | Operation::AddWindow(..)
+                | Operation::RemoveWindow(..),
+                Ok(_),
+            ) => self.ordered.notify_one(),
             (Operation::Claim { picks, .. }, Ok(answer)) => self.queue().claimed(picks, answer),
             _ => {}
         }

@@ -13,7 +13,14 @@ use prometheus_client::registry::Registry;
 /// The names of all metrics begin with it.
 const PREFIX: &str = "buildhost_farm";
 /// The states of hosts, as [`HostView::state`] names them.
-const HOST_STATES: [&str; 5] = ["alive", "drained", "silent", "new", "revoked"];
+const HOST_STATES: [&str; 6] = [
+    "alive",
+    "drained",
+    "maintenance",
+    "silent",
+    "new",
+    "revoked",
+];
 
 type Gauges = Family<Vec<(&'static str, &'static str)>, Gauge>;
 

@@ -1,14 +1,16 @@
 //! The view of the farm, read from the store: what the interface and the pages show.
 
 use config::{BuildId, MachineName};
-use farm_core::HostId;
-use farm_core::Revision;
 use farm_core::operation::HostRow;
 use farm_core::placement::why;
 use farm_core::view::{
-    BuildPage, BuildQuery, BuildState, BuildView, HostView, MachineView, QueueView, machines,
+    BuildPage, BuildQuery, BuildState, BuildView, HostView, MachineView, QueueView, WindowView,
+    machines,
 };
+use farm_core::{HostId, Published};
 use farm_store::StoreError;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 
 use crate::coordinator::Coordinator;
@@ -20,36 +22,68 @@ const WAITING: u32 = 50;
 #[derive(Debug)]
 struct Farm {
     hosts: Vec<HostView>,
-    published: BTreeMap<MachineName, Revision>,
+    published: BTreeMap<MachineName, Published>,
+    /// The time of the database, which decides about windows.
+    now: Timestamp,
 }
 
 impl Farm {
     async fn read(coordinator: &Coordinator) -> Result<Self, StoreError> {
+        let lease_ms = coordinator.terms().lease_ms;
+        let published = coordinator.store().published().await?;
+        let hosts = coordinator.store().hosts(lease_ms).await?;
+        let hosts = hosts.into_iter().map(|it| it.compared(&published));
+        let mut hosts: Vec<_> = hosts.collect();
+        let now_ms = coordinator.store().now_ms().await?;
+        for (name, window) in coordinator.store().windows().await? {
+            let host = hosts.iter_mut().find(|it| it.name == name);
+            if let Some(host) = host {
+                host.windows.push(WindowView::new(window, now_ms));
+            }
+        }
         Ok(Self {
-            hosts: hosts(coordinator).await?,
-            published: coordinator.store().published().await?,
+            hosts,
+            published,
+            now: Timestamp::from_millisecond(now_ms.cast_signed()).unwrap_or_default(),
         })
     }
 
     /// Adds the reason for which each waiting build waits.
-    fn explain<'a>(&self, builds: impl IntoIterator<Item = &'a mut BuildView>) {
-        let rows: Vec<_> = self
-            .hosts
-            .iter()
-            .filter(|it| !it.revoked)
-            .map(row)
-            .collect();
+    async fn explain<'a>(
+        &self,
+        coordinator: &Coordinator,
+        builds: impl IntoIterator<Item = &'a mut BuildView>,
+    ) -> Result<(), StoreError> {
+        let hosts: Vec<_> = self.hosts.iter().filter(|it| !it.revoked).collect();
+        let has_windows = hosts.iter().any(|it| !it.windows.is_empty());
         for build in builds {
-            if build.state == BuildState::Queued {
-                build.why = Some(why(&build.requirements, &rows, &self.published));
+            if build.state != BuildState::Queued {
+                continue;
             }
+            let usual = match build.usual_seconds {
+                None if has_windows => coordinator.store().usual_seconds(build).await?,
+                known => known,
+            };
+            let row = |host: &&HostView| row(host, host.window_refusal(self.now, usual));
+            let rows: Vec<_> = hosts.iter().map(row).collect();
+            build.why = Some(why(&build.requirements, &rows, &self.published));
         }
+        Ok(())
     }
 }
 
-/// Returns a host as the rules of placement know it. A silent one takes no builds.
-fn row(host: &HostView) -> (String, HostRow) {
+/// Finds a time zone by its name.
+pub(crate) fn zone(name: &str) -> Option<TimeZone> {
+    TimeZone::get(name).ok()
+}
+
+/// Returns a host as the rules of placement know it, with the reason for which a window keeps the build off
+/// it. A silent one takes no builds.
+fn row(host: &HostView, window: Option<String>) -> (String, HostRow) {
     let mut offer = host.offer.clone();
+    if let Some(window) = window {
+        offer.halt = Some(window);
+    }
     if !host.alive {
         offer.halt = Some("it gives no sign of life".to_owned());
     }
@@ -69,8 +103,7 @@ fn row(host: &HostView) -> (String, HostRow) {
 /// # Errors
 /// The database fails.
 pub async fn hosts(coordinator: &Coordinator) -> Result<Vec<HostView>, StoreError> {
-    let lease_ms = coordinator.terms().lease_ms;
-    coordinator.store().hosts(lease_ms).await
+    Ok(Farm::read(coordinator).await?.hosts)
 }
 
 /// Returns the machines by name.
@@ -92,7 +125,8 @@ pub async fn builds(
 ) -> Result<BuildPage, StoreError> {
     let mut page = coordinator.store().builds(query).await?;
     if page.builds.iter().any(|it| it.state == BuildState::Queued) {
-        Farm::read(coordinator).await?.explain(&mut page.builds);
+        let farm = Farm::read(coordinator).await?;
+        farm.explain(coordinator, &mut page.builds).await?;
     }
     Ok(page)
 }
@@ -110,7 +144,8 @@ pub async fn build(
         .as_ref()
         .is_some_and(|it| it.state == BuildState::Queued)
     {
-        Farm::read(coordinator).await?.explain(&mut found);
+        let farm = Farm::read(coordinator).await?;
+        farm.explain(coordinator, &mut found).await?;
     }
     Ok(found)
 }
@@ -128,8 +163,8 @@ pub async fn queue(coordinator: &Coordinator) -> Result<QueueView, StoreError> {
         ..BuildQuery::default()
     };
     queue.waiting = coordinator.store().oldest(&query).await?;
-    farm.explain(&mut queue.waiting);
-    let takes_builds = |it: &&HostView| it.alive && !it.drained && !it.revoked;
+    farm.explain(coordinator, &mut queue.waiting).await?;
+    let takes_builds = |it: &&HostView| it.state() == "alive";
     queue.hosts_alive = farm.hosts.iter().filter(takes_builds).count() as u64;
     Ok(queue)
 }

@@ -66,8 +66,8 @@ fn row(controller: &ControllerStatus) -> [String; 9] {
     ]
 }
 
-/// Returns the sentence about a controller: the reports that fail, the failure of the last request, or
-/// the reason for which it is not asked.
+/// Returns the sentence about a controller: the reports that fail, the failure of the last request, the
+/// machines that a farm gives no builds for, or the reason for which it is not asked.
 fn state(controller: &ControllerStatus) -> String {
     let failing = |lease: &OpenLease| {
         let OpenLease { build, failure, .. } = lease;
@@ -78,6 +78,7 @@ fn state(controller: &ControllerStatus) -> String {
     match unreported {
         Some(lease) => failing(lease),
         None if !contact.failure.is_empty() => contact.failure.clone(),
+        None if !contact.unlike.is_empty() => format!("this host {}", contact.unlike.join("; it ")),
         None if !contact.not_asked.is_empty() => format!("not asked: {}", contact.not_asked),
         None => "asked".to_owned(),
     }
@@ -115,8 +116,13 @@ mod tests {
             failures: 2,
             failure: "it answers with status 503".into(),
         };
+        let unlike = Contact {
+            unlike: vec!["has other content".to_owned()],
+            ..Contact::default()
+        };
         for (contact, open, expected) in [
             (contact("", ""), vec![], "asked"),
+            (unlike, vec![], "this host has other content"),
             (
                 contact("", "the host is drained"),
                 vec![],

@@ -4,6 +4,7 @@
 mod builds;
 mod hosts;
 mod submit;
+mod windows;
 
 use clap::Subcommand;
 use client::Client;

@@ -269,3 +269,61 @@ fn a_host_whose_key_is_revoked_stops_its_guest_and_says_so() {
     host.open_gate("demo", id);
     farm.wait_for_outcome(build, "success");
 }
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn a_host_with_other_content_gets_no_builds_until_its_operator_mends_it() {
+    let farm = Farm::start(1);
+    let first = host(&farm, "one");
+    wait_until("nobody knows the content of the revision", || {
+        let refused = farm.publish("demo", 1);
+        refused.is_err_and(|it| it.contains("buildhost record demo 1"))
+    });
+    first.machinectl(&["record", "demo"]).success();
+    wait_until("the revision is published with its content", || {
+        farm.publish("demo", 1).is_ok()
+    });
+    let mut second = AgentHost::new(&farm.settings());
+    second.add_container("demo", |files| write_file(&files.join("other"), "content"));
+    second.add_toolchain("1");
+    second.start();
+    farm.enrol(&second, "two");
+    let shown = || farm.machinectl(&first, &["hosts", "two"]).success().stdout;
+    wait_until("the host does not know the content", || {
+        shown().contains("`buildhost record demo 1` there reads it")
+    });
+    second.machinectl(&["record", "demo"]).success();
+    wait_until("the host has other content", || {
+        shown().contains("with other content than the published one")
+    });
+    let said = second.machinectl(&["controllers"]).success().stdout;
+    assert!(said.contains("with other content"), "{said}");
+    let found = second.machinectl(&["doctor"]).stdout;
+    assert!(found.contains("farm-content"), "{found}");
+    // A window that is always open.
+    let days = "mon,tue,wed,thu,fri,sat,sun";
+    let times = ["--each", days, "--from", "00:00", "--until", "00:00"];
+    let window = ["drain", "one", "--zone", "UTC", "--reason", "kernel"];
+    farm.machinectl(&first, &[&window[..], &times[..]].concat())
+        .success();
+    let listed = farm.machinectl(&first, &["hosts"]).success();
+    assert!(listed.stdout.contains("maintenance"), "{listed:?}");
+    let build = farm.submit("waits", "true");
+    wait_until("the reason is the content", || {
+        let why = farm.machinectl(&first, &["explain", &build.to_string()]);
+        why.stdout
+            .contains("host two has revision 1 of demo with other content")
+    });
+    second.machinectl(&["delete", "demo"]).success();
+    farm.wait_for_outcome(build, "success");
+    assert_eq!(farm.state(build)["host"], "two");
+    assert!(!shown().contains("other content"));
+    second.machinectl(&["verify", "demo"]).success();
+    let undrain = ["undrain", "one", "--window"];
+    let unknown = farm.machinectl(&first, &[&undrain[..], &["7"]].concat());
+    assert!(unknown.stderr.contains("has no window 7"), "{unknown:?}");
+    farm.machinectl(&first, &[&undrain[..], &["1"]].concat())
+        .success();
+    let shown = farm.machinectl(&first, &["hosts", "one"]).success().stdout;
+    assert!(!shown.contains("maintenance"), "{shown}");
+}

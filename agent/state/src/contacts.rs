@@ -42,6 +42,16 @@ impl Contacts {
         let contact = contacts.entry(name.clone()).or_default();
         reason.clone_into(&mut contact.not_asked);
     }
+
+    /// Notes the sentences about machines that are not as a farm has published them. Returns those that
+    /// are new.
+    pub fn unlike(&self, name: &ControllerName, unlike: Vec<String>) -> Vec<String> {
+        let mut contacts = self.0.lock();
+        let contact = contacts.entry(name.clone()).or_default();
+        let last = std::mem::replace(&mut contact.unlike, unlike.clone());
+        let is_new = |it: &String| !last.contains(it);
+        unlike.into_iter().filter(is_new).collect()
+    }
 }
 
 #[cfg(test)]

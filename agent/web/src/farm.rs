@@ -48,7 +48,7 @@ fn class(host: &HostView) -> &'static str {
     match host.state() {
         _ if is_halted(host) => "warn",
         "alive" => "good",
-        "drained" => "warn",
+        "drained" | "maintenance" => "warn",
         "silent" => "bad",
         _ => "idle",
     }

@@ -12,7 +12,7 @@ use config::MachineName;
 use config::task::Outcome;
 
 use crate::messages::{Grant, PollAnswer, PollId, Release, Report};
-use crate::{Lease, Moment, Requirements, Revision, Terms};
+use crate::{Lease, Moment, Published, Requirements, Revision, Terms};
 
 mod answers;
 mod polls;
@@ -43,6 +43,8 @@ pub enum Input {
     Settled(Lease),
     /// A revision has arrived and is current.
     Fetched(MachineName, Revision),
+    /// A machine was deleted. The next answer of the farm fetches it again.
+    Removed(MachineName),
     /// The offer has changed for another reason.
     OfferChanged,
     /// A revision has not arrived. The next answer of the farm begins again.
@@ -78,7 +80,7 @@ pub enum Effect {
     /// Delete the lease and its result from the disk.
     Forget(Lease),
     /// Fetch a revision, then give [`Input::Fetched`] or [`Input::NotFetched`].
-    Fetch(MachineName, Revision),
+    Fetch(MachineName, Published),
 }
 
 /// The state of a lease that has no result yet.
@@ -166,6 +168,7 @@ impl HostAgent {
             Input::Stored(lease) => self.stored(now, lease, &mut effects),
             Input::Settled(lease) => self.settled(now, lease, &mut effects),
             Input::Fetched(machine, revision) => self.fetched(now, machine, revision),
+            Input::Removed(machine) => drop(self.revisions.remove(&machine)),
             Input::OfferChanged => self.poll_soon(now),
             Input::NotFetched(machine) => drop(self.fetching.remove(&machine)),
         }

@@ -10,12 +10,14 @@ pub mod messages;
 pub mod model;
 pub mod operation;
 pub mod placement;
+pub mod publication;
 pub mod sources;
 pub mod transfers;
 pub mod view;
 pub mod watch;
+pub mod windows;
 
 pub use model::{
-    Capacity, Epoch, HostId, Lease, Moment, Offer, OfferedMachine, Requirements, Revision, Terms,
-    Work,
+    Capacity, Epoch, HostId, Lease, Moment, Offer, OfferedMachine, Published, Requirements,
+    Revision, Standing, Terms, Work,
 };

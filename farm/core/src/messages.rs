@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use config::builds::{Priority, Submitter, Target};
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName, ProjectName};
 use serde::{Deserialize, Serialize};
 
 use crate::transfers::TransferOrder;
-use crate::{HostId, Lease, Offer, Requirements, Revision};
+use crate::windows::{NewWindow, WindowId};
+use crate::{HostId, Lease, Offer, Published, Requirements, Revision};
 
 /// The identity of one poll among all polls of a host, also of its earlier processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,6 +56,9 @@ pub struct PollAnswer {
     /// The revisions that the farm has published, also of machines that the host does not have. It fetches
     /// those that its settings permit.
     pub published: BTreeMap<MachineName, Revision>,
+    /// The content of these revisions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: BTreeMap<MachineName, Digest>,
     /// The transfers that coordinators wait for. An answer may repeat them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transfers: Vec<TransferOrder>,
@@ -139,9 +143,13 @@ pub enum Request {
     /// A client cancels a build.
     Cancel(BuildId),
     /// A client makes a revision of a machine current in the farm.
-    Publish(MachineName, Revision),
+    Publish(MachineName, Published),
     /// A client stops or permits new builds on a host.
     Drain(HostId, bool),
+    /// A client adds a maintenance window to a host.
+    AddWindow(HostId, NewWindow),
+    /// A client takes a maintenance window of a host away.
+    RemoveWindow(HostId, WindowId),
 }
 
 /// The answer of a coordinator.
@@ -163,6 +171,10 @@ pub enum Reply {
     Finished(BuildId, Outcome),
     /// The revision that is current now: that of the request or a newer one.
     Published(MachineName, Revision),
+    /// The revision is published with other content, which is this one.
+    OtherContent(MachineName, Published),
+    /// The window was added.
+    Window(WindowId),
     /// The change is made.
     Done,
     /// The request names something that the farm does not have.

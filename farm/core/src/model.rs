@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use config::task::Digest;
 use config::{BuildId, MachineName, ResourceName, ToolchainName};
 use serde::{Deserialize, Serialize};
 
@@ -166,12 +167,57 @@ pub struct Capacity {
     pub resources: BTreeMap<ResourceName, u64>,
 }
 
+/// A revision of a machine that all hosts of the farm use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The number.
+    pub revision: Revision,
+    /// The digest of its content manifest. Only rows of earlier versions have none; then any content
+    /// counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Digest>,
+}
+
+/// The relation of a host's revision to the published one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Builds may run on it.
+    Current,
+    /// It is older.
+    Older,
+    /// It has the number of the published one, and the host does not know its content.
+    Unknown,
+    /// It has the number of the published one, and other content.
+    Other,
+}
+
+impl Published {
+    /// Returns the relation of a revision with this content to the published one.
+    pub fn standing(&self, revision: Revision, content: Option<&Digest>) -> Standing {
+        if revision != self.revision {
+            return if revision < self.revision {
+                Standing::Older
+            } else {
+                Standing::Current
+            };
+        }
+        match (&self.content, content) {
+            (Some(published), Some(own)) if own != published => Standing::Other,
+            (Some(_), None) => Standing::Unknown,
+            _ => Standing::Current,
+        }
+    }
+}
+
 /// A machine that a host has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OfferedMachine {
     /// The current revision on the host.
     pub revision: Revision,
+    /// The digest of its content manifest; `None` if the host does not know its content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<Digest>,
     /// The toolchains with a bootstrapped image.
     pub toolchains: BTreeSet<ToolchainName>,
     /// True if builds start from a checkpoint.

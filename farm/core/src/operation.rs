@@ -5,14 +5,15 @@
 use std::collections::BTreeMap;
 
 use config::builds::{Priority, Submitter};
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName};
 
 use crate::messages::{Grant, Submission};
-use crate::{Epoch, HostId, Lease, Offer, Requirements, Revision};
+use crate::windows::{NewWindow, Occurrence, WindowId};
+use crate::{Epoch, HostId, Lease, Offer, Published, Requirements, Revision};
 
 /// A build that is to be claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pick {
     /// The build.
     pub build: BuildId,
@@ -20,6 +21,8 @@ pub struct Pick {
     pub epoch: Epoch,
     /// The revision that the host would use.
     pub revision: Revision,
+    /// The content of that revision, as the host offers it.
+    pub content: Option<Digest>,
     /// The time that is charged to the submitter until the true one is known.
     pub charge_ms: u64,
 }
@@ -77,10 +80,23 @@ pub enum Operation {
         /// The number of losses after which a build is finished as `abnormal`.
         attempts_max: u64,
     },
-    /// Makes a revision current, if it is newer.
-    Publish(MachineName, Revision),
+    /// Makes a revision current, if it is newer. One whose content was unknown gets its content.
+    Publish(MachineName, Published),
     /// Sets or resets the drain of a host.
     Drain(HostId, bool),
+    /// Adds a window to a host. The same occurrence is one window.
+    AddWindow(HostId, NewWindow),
+    /// Takes a window of a host away.
+    RemoveWindow(HostId, WindowId),
+    /// Replaces an occurrence that is over by the next one, or deletes the window if there is no next one.
+    MoveWindow {
+        /// The window.
+        window: WindowId,
+        /// The occurrence that is over.
+        over: Occurrence,
+        /// The next one.
+        next: Option<Occurrence>,
+    },
     /// Reads a build.
     Show(BuildId),
 }
@@ -100,6 +116,8 @@ pub struct Candidate {
     pub requirements: Requirements,
     /// The time since it was submitted, by the clock of the store.
     pub waited_ms: u64,
+    /// The time that such builds took lately. It is read while a window of a host begins within a day.
+    pub usual_ms: Option<u64>,
 }
 
 /// A host, as the store knows it.
@@ -113,7 +131,7 @@ pub struct HostRow {
     pub leases: u64,
     /// The number of orders to the host: drains, cancellations, changes of its key.
     pub orders: u64,
-    /// True if no build is placed there.
+    /// True if no build is placed there: it is drained, or in a window.
     pub drained: bool,
     /// The last offer.
     pub offer: Offer,
@@ -148,9 +166,11 @@ pub enum Answer {
         /// The leases of the host.
         leases: Vec<Grant>,
         /// The revisions that the farm has published.
-        published: BTreeMap<MachineName, Revision>,
-        /// True if no build is placed there.
+        published: BTreeMap<MachineName, Published>,
+        /// True if no build is placed there: it is drained, or in a window.
         drained: bool,
+        /// The time until its next window begins.
+        opens_in_ms: Option<u64>,
     },
     /// The answers to the beats of several hosts, in their order.
     Beats(Vec<Answer>),
@@ -175,6 +195,10 @@ pub enum Answer {
     Rescued(Vec<Lease>),
     /// The current revision.
     Published(Revision),
+    /// The revision is published with this content already.
+    OtherContent(Digest),
+    /// The window was added, now or before.
+    Window(WindowId),
     /// The change is made.
     Done,
     /// The state of a build.

@@ -6,12 +6,13 @@ use config::MachineName;
 use config::builds::Submitter;
 
 use crate::operation::{Candidate, HostRow, Pick};
-use crate::{Capacity, HostId, Offer, Requirements, Revision};
+use crate::windows::ends_before;
+use crate::{Capacity, HostId, Offer, Published, Requirements};
 
 mod refusal;
 
 use refusal::shortage;
-pub use refusal::{Refusal, refusal, why};
+pub use refusal::{Refusal, refusal, unlike, why};
 
 /// The time for which a build waits for a host that has its checkpoint or caches.
 const LOCALITY_MS: u64 = 5_000;
@@ -28,13 +29,15 @@ pub struct Placement<'a> {
     /// Its offer.
     pub offer: &'a Offer,
     /// The revisions that the farm has published.
-    pub published: &'a BTreeMap<MachineName, Revision>,
+    pub published: &'a BTreeMap<MachineName, Published>,
     /// The builds in the queue. The earlier of two comes first, if nothing else distinguishes them.
     pub builds: &'a [Candidate],
     /// The recent use of submitters.
     pub used_ms: &'a BTreeMap<Submitter, u64>,
     /// The hosts that are alive, as they were read last.
     pub hosts: &'a BTreeMap<HostId, HostRow>,
+    /// The time until the next window of the host begins.
+    pub opens_in_ms: Option<u64>,
 }
 
 /// Returns the builds that the host gets, in the order in which they were chosen.
@@ -52,6 +55,7 @@ pub fn place(placement: &Placement<'_>) -> Vec<Pick> {
     // A build that does not fit now does not fit later, when less is free.
     let waiting = placement.builds.iter().enumerate().filter(|(_, it)| {
         refusal(offer, &free, &it.requirements, placement.published).is_none()
+            && ends_before(placement.opens_in_ms, it.usual_ms)
             && !better.has(placement, it)
     });
     let mut waiting: Vec<_> = waiting.collect();
@@ -66,10 +70,12 @@ pub fn place(placement: &Placement<'_>) -> Vec<Pick> {
         waiting.retain(|(it, _)| *it != place);
         take(&mut free, &best.requirements);
         *used.entry(best.submitter.clone()).or_default() += CHARGE_MS;
+        let offered = &offer.machines[&best.requirements.machine];
         picks.push(Pick {
             build: best.build,
             epoch: best.epoch,
-            revision: offer.machines[&best.requirements.machine].revision,
+            revision: offered.revision,
+            content: offered.content.clone(),
             charge_ms: CHARGE_MS,
         });
     }

@@ -5,21 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::MachineName;
 
 use crate::operation::HostRow;
-use crate::{HostId, Revision};
+use crate::{HostId, OfferedMachine, Published};
 
-/// Chooses the host that sends a revision: one that is alive, has it, and is not the receiver. Those
+/// Chooses the host that sends a revision: one that is alive, has it with this content, and is not the
+/// receiver. Any content is right if none is given. Those
 /// with fewer transfers come first, and those that have just failed come last.
 pub fn choose_source(
     receiver: HostId,
     machine: &MachineName,
-    revision: Revision,
+    wanted: &Published,
     alive: &BTreeMap<HostId, HostRow>,
     sending: &BTreeMap<HostId, usize>,
     failed: &BTreeSet<HostId>,
 ) -> Option<HostId> {
     let has_it = |row: &&HostRow| {
         let offered = row.offer.machines.get(machine);
-        row.host != receiver && offered.is_some_and(|it| it.revision == revision)
+        let is_wanted = |it: &OfferedMachine| {
+            let is_same = wanted.content.is_none() || it.content == wanted.content;
+            it.revision == wanted.revision && is_same
+        };
+        row.host != receiver && offered.is_some_and(is_wanted)
     };
     let order = |row: &&HostRow| {
         let transfers = sending.get(&row.host).copied().unwrap_or_default();
@@ -32,7 +37,7 @@ pub fn choose_source(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Offer, OfferedMachine};
+    use crate::{Offer, Revision};
 
     fn row(host: u64, revision: u64) -> (HostId, HostRow) {
         let machine = OfferedMachine {
@@ -54,6 +59,32 @@ mod tests {
         (host, row)
     }
 
+    fn wanted(content: Option<&str>) -> Published {
+        Published {
+            revision: Revision(3),
+            content: content.map(|it| it.repeat(64).parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_host_with_other_content_sends_nothing() {
+        let mut rows = [row(2, 3), row(3, 3), row(4, 3)];
+        for (row, content) in rows.iter_mut().zip(["a", "b"]) {
+            let content = wanted(Some(content)).content;
+            for machine in row.1.offer.machines.values_mut() {
+                machine.content.clone_from(&content);
+            }
+        }
+        let (machine, alive) = ("linux".parse().unwrap(), rows.into());
+        let choose = |content| {
+            let (sending, failed) = (BTreeMap::new(), BTreeSet::new());
+            let wanted = wanted(Some(content));
+            choose_source(HostId(1), &machine, &wanted, &alive, &sending, &failed)
+        };
+        assert_eq!(choose("b"), Some(HostId(3)));
+        assert_eq!(choose("c"), None);
+    }
+
     #[test]
     fn several_hosts_share_the_load_and_one_that_failed_comes_last() {
         let machine = "linux".parse().unwrap();
@@ -61,11 +92,10 @@ mod tests {
         let choose = |receiver, sending: &[(u64, usize)], failed: &[u64]| {
             let sending = sending.iter().map(|(host, count)| (HostId(*host), *count));
             let failed = failed.iter().map(|it| HostId(*it)).collect();
-            let (receiver, revision) = (HostId(receiver), Revision(3));
             choose_source(
-                receiver,
+                HostId(receiver),
                 &machine,
-                revision,
+                &wanted(None),
                 &alive,
                 &sending.collect(),
                 &failed,
@@ -83,7 +113,14 @@ mod tests {
         let alive = [row(1, 3), row(2, 2)].into();
         let machine = "linux".parse().unwrap();
         let (sending, failed) = (BTreeMap::new(), BTreeSet::new());
-        let chosen = choose_source(HostId(1), &machine, Revision(3), &alive, &sending, &failed);
+        let chosen = choose_source(
+            HostId(1),
+            &machine,
+            &wanted(None),
+            &alive,
+            &sending,
+            &failed,
+        );
         assert_eq!(chosen, None);
     }
 }

@@ -1,6 +1,5 @@
 //! The view of a farm that clients get: builds and their attempts, hosts, machines, the queue.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,7 +11,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::messages::Subject;
-use crate::{Epoch, Offer, Requirements, Revision};
+use crate::{Epoch, Requirements, Revision};
+
+mod hosts;
+
+pub use hosts::{HostView, MachineView, WindowView, machines};
 
 /// The largest number of builds on a page.
 pub const LISTED_MAX: u32 = 1000;
@@ -197,50 +200,6 @@ impl LostAttempt {
     }
 }
 
-/// A host of a farm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostView {
-    /// The name.
-    pub name: String,
-    /// True if no build is placed there.
-    pub drained: bool,
-    /// True if it has given a sign of life within half a lease.
-    pub alive: bool,
-    /// True if its key was taken away.
-    #[serde(default)]
-    pub revoked: bool,
-    /// The last sign of life.
-    pub seen: Option<Timestamp>,
-    /// The number of its builds.
-    pub builds: u64,
-    /// The last offer.
-    pub offer: Offer,
-}
-
-impl HostView {
-    /// Returns the state in one word.
-    pub fn state(&self) -> &'static str {
-        match self {
-            Self { revoked: true, .. } => "revoked",
-            Self { seen: None, .. } => "new",
-            Self { alive: false, .. } => "silent",
-            Self { drained: true, .. } => "drained",
-            _ => "alive",
-        }
-    }
-}
-
-/// A machine of a farm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineView {
-    /// The name.
-    pub name: MachineName,
-    /// The published revision; `None` if hosts have it and the farm has published none.
-    pub revision: Option<Revision>,
-    /// The revisions on the hosts that have the machine.
-    pub hosts: BTreeMap<String, Revision>,
-}
-
 /// The queue of a farm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueView {
@@ -269,33 +228,9 @@ pub struct TokenView {
     pub created: Timestamp,
 }
 
-/// Returns the machines of a farm from what it has published and what its hosts offer.
-pub fn machines(
-    published: &BTreeMap<MachineName, Revision>,
-    hosts: &[HostView],
-) -> Vec<MachineView> {
-    let mut machines: BTreeMap<&MachineName, MachineView> = BTreeMap::new();
-    let view = |name: &MachineName| MachineView {
-        name: name.clone(),
-        revision: published.get(name).copied(),
-        hosts: BTreeMap::new(),
-    };
-    for name in published.keys() {
-        machines.insert(name, view(name));
-    }
-    for host in hosts {
-        for (name, offered) in &host.offer.machines {
-            let machine = machines.entry(name).or_insert_with(|| view(name));
-            machine.hosts.insert(host.name.clone(), offered.revision);
-        }
-    }
-    machines.into_values().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::OfferedMachine;
 
     #[test]
     fn states_have_the_names_that_they_are_parsed_from() {
@@ -308,45 +243,6 @@ mod tests {
                 .parse::<BuildState>()
                 .unwrap_err()
                 .contains("queued, running")
-        );
-    }
-
-    #[test]
-    fn machines_are_those_that_are_published_or_offered() {
-        let host = |name: &str, machine: &str, revision| HostView {
-            name: name.to_owned(),
-            drained: false,
-            alive: true,
-            revoked: false,
-            seen: None,
-            builds: 0,
-            offer: Offer {
-                machines: [(
-                    machine.parse().unwrap(),
-                    OfferedMachine {
-                        revision: Revision(revision),
-                        ..OfferedMachine::default()
-                    },
-                )]
-                .into(),
-                ..Offer::default()
-            },
-        };
-        let published = [("bsd", 3), ("linux", 2)];
-        let published = published.map(|(name, it)| (name.parse().unwrap(), Revision(it)));
-        let hosts = [
-            host("a", "linux", 2),
-            host("b", "linux", 1),
-            host("c", "mac", 7),
-        ];
-        let found = machines(&published.into(), &hosts);
-        let found: Vec<_> = found
-            .iter()
-            .map(|it| (it.name.as_str(), it.revision.map(|it| it.0), it.hosts.len()))
-            .collect();
-        assert_eq!(
-            found,
-            [("bsd", Some(3), 0), ("linux", Some(2), 2), ("mac", None, 1)]
         );
     }
 }

@@ -18,8 +18,14 @@ pub enum Bug {
     ClaimIgnoresBeat,
     /// A drained host gets builds.
     ClaimIgnoresDrain,
+    /// A host gets builds in its window.
+    ClaimIgnoresWindows,
     /// A host with an older revision gets builds.
     ClaimIgnoresRevision,
+    /// A host with other content under the published number gets builds.
+    ContentIsIgnored,
+    /// A second publication of a revision replaces its content.
+    PublishReplacesContent,
     /// A host loses its leases although it has polled again.
     RescueIgnoresBeat,
     /// A build that kills its hosts is tried for ever.
@@ -80,7 +86,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -88,7 +94,10 @@ impl Bug {
         Self::ClaimKeepsEpoch,
         Self::ClaimIgnoresBeat,
         Self::ClaimIgnoresDrain,
+        Self::ClaimIgnoresWindows,
         Self::ClaimIgnoresRevision,
+        Self::ContentIsIgnored,
+        Self::PublishReplacesContent,
         Self::RescueIgnoresBeat,
         Self::LossIsNotCounted,
         Self::UnusedIsLost,

@@ -7,10 +7,12 @@ use config::task::Outcome;
 use config::{BuildId, MachineName};
 use farm_core::messages::{Grant, Submission};
 use farm_core::operation::{Answer, BuildRow, HostRow, Operation};
-use farm_core::{Epoch, HostId, Lease, Offer, Revision};
+use farm_core::windows::{Window, WindowId, opens_in_ms};
+use farm_core::{Epoch, HostId, Lease, Offer, Published, Revision};
 
 mod claims;
 mod reads;
+mod windows;
 
 /// The milliseconds of a day.
 const DAY_MS: u64 = 86_400_000;
@@ -39,6 +41,10 @@ pub struct BuildRecord {
     pub submitted_at: u64,
     /// The number of claims.
     pub epoch: Epoch,
+    /// The time of the last claim.
+    pub claimed_at: u64,
+    /// The time of the result.
+    pub finished_at: u64,
     /// The state.
     pub state: State,
     /// The host of the last claim.
@@ -64,6 +70,8 @@ pub struct HostRecord {
     pub drained: bool,
     /// The last offer.
     pub offer: Offer,
+    /// The windows.
+    pub windows: BTreeMap<WindowId, Window>,
 }
 
 /// Returns true if a build in the queue may be claimed. A time that is further away than any pause comes
@@ -80,9 +88,11 @@ pub struct Tables {
     /// The builds.
     pub builds: BTreeMap<BuildId, BuildRecord>,
     /// The revisions that the farm has published.
-    pub published: BTreeMap<MachineName, Revision>,
+    pub published: BTreeMap<MachineName, Published>,
     /// The use of each submitter on each day, in milliseconds.
     pub used_ms: BTreeMap<(Submitter, u64), i64>,
+    /// The number of windows that were added.
+    pub windows: u64,
 }
 
 impl Tables {
@@ -96,11 +106,11 @@ impl Tables {
         match operation {
             Operation::Submit(submission) => self.submit(now, submission),
             Operation::Cancel(build) => self.cancel(build),
-            Operation::Beat(host, offer) => self.beat(host, offer),
+            Operation::Beat(host, offer) => self.beat(now, host, offer),
             Operation::Beats(beats) => {
                 let answers = beats
                     .into_iter()
-                    .map(|(host, offer)| self.beat(host, offer));
+                    .map(|(host, offer)| self.beat(now, host, offer));
                 Answer::Beats(answers.collect())
             }
             Operation::Candidates { machines, most } => self.candidates(now, &machines, most),
@@ -112,17 +122,13 @@ impl Tables {
                 is_unused,
                 attempts_max,
             } => self.release(now, host, lease, is_unused, attempts_max),
-            Operation::Hosts => self.all_hosts(),
+            Operation::Hosts => self.all_hosts(now),
             Operation::Rescue {
                 host,
                 beat,
                 attempts_max,
             } => self.rescue(now, host, beat, attempts_max),
-            Operation::Publish(machine, revision) => {
-                let current = self.published.entry(machine).or_default();
-                *current = revision.max(*current);
-                Answer::Published(*current)
-            }
+            Operation::Publish(machine, wanted) => self.publish(machine, wanted),
             Operation::Drain(host, drained) => match self.hosts.get_mut(&host) {
                 Some(record) => {
                     record.drained = drained;
@@ -131,6 +137,9 @@ impl Tables {
                 }
                 None => Answer::NotFound,
             },
+            Operation::AddWindow(host, new) => self.add_window(host, new),
+            Operation::RemoveWindow(host, id) => self.remove_window(host, id),
+            Operation::MoveWindow { window, over, next } => self.move_window(window, over, next),
             Operation::Show(build) => self.show(build),
         }
     }
@@ -146,6 +155,8 @@ impl Tables {
             submission,
             submitted_at: now,
             epoch: Epoch(0),
+            claimed_at: 0,
+            finished_at: 0,
             state: State::Queued(0),
             host: None,
             losses: 0,
@@ -179,7 +190,27 @@ impl Tables {
         }
     }
 
-    fn beat(&mut self, host: HostId, offer: Offer) -> Answer {
+    fn publish(&mut self, machine: MachineName, wanted: Published) -> Answer {
+        let Some(current) = self.published.get_mut(&machine) else {
+            let revision = wanted.revision;
+            self.published.insert(machine, wanted);
+            return Answer::Published(revision);
+        };
+        if wanted.revision > current.revision {
+            *current = wanted;
+        } else if wanted.revision == current.revision {
+            match (&current.content, &wanted.content) {
+                (Some(content), Some(other)) if content != other => {
+                    return Answer::OtherContent(content.clone());
+                }
+                (None, Some(_)) => *current = wanted,
+                _ => {}
+            }
+        }
+        Answer::Published(current.revision)
+    }
+
+    fn beat(&mut self, now: u64, host: HostId, offer: Offer) -> Answer {
         let Some(record) = self.hosts.get_mut(&host) else {
             return Answer::NotFound;
         };
@@ -190,7 +221,8 @@ impl Tables {
             beat: record.beat,
             leases: self.leases_of(host),
             published: self.published.clone(),
-            drained: record.drained,
+            drained: record.takes_nothing(now),
+            opens_in_ms: opens_in_ms(record.windows.values(), now),
         }
     }
 
@@ -230,13 +262,18 @@ impl BuildRecord {
 }
 
 impl HostRecord {
-    fn row(&self, host: HostId, leases: usize) -> HostRow {
+    /// Returns true if no build is placed there.
+    pub(crate) fn takes_nothing(&self, now: u64) -> bool {
+        self.drained || self.windows.values().any(|it| it.is_open(now))
+    }
+
+    fn row(&self, now: u64, host: HostId, leases: usize) -> HostRow {
         HostRow {
             host,
             beat: self.beat,
             leases: leases as u64,
             orders: self.orders,
-            drained: self.drained,
+            drained: self.takes_nothing(now),
             offer: self.offer.clone(),
         }
     }

@@ -7,13 +7,14 @@ use config::MachineName;
 use farm_core::host::Input;
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation};
-use farm_core::{HostId, Lease, Terms};
+use farm_core::{HostId, Lease, Published, Terms};
 use fastrand::Rng;
 
 use crate::tables::Tables;
 use crate::{Bug, Failure, Statistics};
 
 mod client;
+mod contents;
 mod coordinator;
 mod faults;
 mod guests;
@@ -90,7 +91,9 @@ pub(crate) enum Event {
     /// A guest has waited too long in the queue of its host.
     WaitedTooLong(usize, Lease),
     Guard(usize, u64),
-    FetchDone(usize, u64, u64, MachineName, farm_core::Revision),
+    FetchDone(usize, u64, u64, MachineName, Published),
+    /// The operator deletes a machine with other content than the published one.
+    Mend(usize, MachineName),
     Request(usize, Origin, Request),
     Reply(Origin, Reply),
     Operation(Call, Operation),
@@ -228,9 +231,10 @@ impl World {
             Event::GuestStops(host, guest, lease) => self.guest_stops(host, guest, lease),
             Event::WaitedTooLong(host, lease) => self.unused(host, lease),
             Event::Guard(host, boot) => self.guard(host, boot),
-            Event::FetchDone(host, boot, process, machine, revision) => {
-                self.fetch_done(host, boot, process, machine, revision);
+            Event::FetchDone(host, boot, process, machine, wanted) => {
+                self.fetch_done(host, boot, process, machine, wanted);
             }
+            Event::Mend(host, machine) => self.mend(host, machine),
             Event::Request(coordinator, from, request) => {
                 self.coordinator_request(coordinator, from, request);
             }

@@ -9,24 +9,20 @@ use config::builds::Submitter;
 use config::tokens::Scope;
 use config::{BuildId, MachineName};
 use farm_core::messages::{NewBuild, Reply, Request, Submission};
-use farm_core::{Revision, Work};
-use serde::{Deserialize, Serialize};
+use farm_core::publication::publication;
+use farm_core::{HostId, Published, Work};
+use serde::Serialize;
 use tracing::info;
 
 use super::auth::{Client, authorize};
 use super::views::no_host;
 use super::{Refusal, Service};
+use crate::view;
 
 /// The number of a submitted build.
 #[derive(Debug, Serialize)]
 pub(super) struct Submitted {
     pub(super) build: BuildId,
-}
-
-/// A revision that becomes current.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Publication {
-    pub(super) revision: Revision,
 }
 
 pub(super) async fn submit(
@@ -64,11 +60,24 @@ pub(super) async fn publish(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
     Path(machine): Path<MachineName>,
-    Json(publication): Json<Publication>,
-) -> Result<Json<Publication>, Refusal> {
-    let publish = Request::Publish(machine, publication.revision);
-    match request(&service, &headers, Scope::Admin, publish).await? {
-        Reply::Published(_, revision) => Ok(Json(Publication { revision })),
+    Json(wanted): Json<Published>,
+) -> Result<Json<Published>, Refusal> {
+    let client = authorize(&service, &headers, Scope::Admin).await?;
+    let published = service.coordinator.store().published().await;
+    let hosts = view::hosts(&service.coordinator).await;
+    let (Ok(published), Ok(hosts)) = (published, hosts) else {
+        return Err(Refusal::unavailable());
+    };
+    let wanted = publication(&machine, wanted, published.get(&machine), &hosts)
+        .map_err(|error| Refusal(StatusCode::CONFLICT, error.to_string()))?;
+    info!(by = client.name, %machine, ?wanted, "published by a client");
+    let publish = Request::Publish(machine, wanted.clone());
+    match service.coordinator.handle(publish).await {
+        Reply::Published(_, revision) if revision == wanted.revision => Ok(Json(wanted)),
+        Reply::Published(_, revision) => Ok(Json(Published {
+            revision,
+            content: None,
+        })),
         other => Err(Refusal::of(other)),
     }
 }
@@ -112,18 +121,19 @@ pub(super) async fn drain_host(
     name: &str,
     drained: bool,
 ) -> Result<(), Refusal> {
-    let names = service.coordinator.store().host_names().await;
-    let names = names.map_err(|_| Refusal::unavailable())?;
-    let host = names.iter().find(|(_, known)| *known == name);
-    let (host, _) = host.ok_or_else(|| no_host(name))?;
-    match service
-        .coordinator
-        .handle(Request::Drain(*host, drained))
-        .await
-    {
+    let drain = Request::Drain(host_of(service, name).await?, drained);
+    match service.coordinator.handle(drain).await {
         Reply::Done => Ok(()),
         other => Err(Refusal::of(other)),
     }
+}
+
+/// Returns the number of the host with a name.
+pub(super) async fn host_of(service: &Service, name: &str) -> Result<HostId, Refusal> {
+    let names = service.coordinator.store().host_names().await;
+    let names = names.map_err(|_| Refusal::unavailable())?;
+    let host = names.iter().find(|(_, known)| *known == name);
+    host.map(|(host, _)| *host).ok_or_else(|| no_host(name))
 }
 
 async fn request(

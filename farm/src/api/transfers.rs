@@ -12,7 +12,7 @@ use config::tokens::Scope;
 use config::{BuildId, FileName, MachineName};
 use farm_core::sources::choose_source;
 use farm_core::transfers::{PROTOCOL, STATUS, TransferId, Wanted};
-use farm_core::{HostId, Lease, Revision};
+use farm_core::{HostId, Lease, Published, Revision};
 use farm_store::Site;
 use futures_util::stream::{Stream, StreamExt, unfold};
 use hyper::upgrade::OnUpgrade;
@@ -187,10 +187,15 @@ pub(super) async fn fetch(
     let upgrade = upgrade(&mut request)?;
     let transfers = service.coordinator.transfers();
     let alive = service.coordinator.alive();
+    let published = service.coordinator.store().published().await;
+    let published = published.map_err(|_| Refusal::unavailable())?;
+    // Another revision than the published one may come from any host that has it.
+    let wanted = published.get(&machine).filter(|it| it.revision == revision);
+    let content = wanted.and_then(|it| it.content.clone());
     let source = choose_source(
         receiver,
         &machine,
-        revision,
+        &Published { revision, content },
         &alive.hosts,
         &transfers.sending(),
         &transfers.failed(),

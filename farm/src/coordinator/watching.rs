@@ -8,11 +8,14 @@ use config::MachineName;
 use farm_core::coordinator::FarmView;
 use farm_core::operation::{Answer, HostRow, Operation};
 use farm_core::watch::Watch;
-use farm_core::{HostId, Revision};
+use farm_core::windows::next;
+use farm_core::{HostId, Published};
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::Coordinator;
+use crate::view::zone;
 
 /// The time between two looks at the hosts and the queue.
 const LOOK: Duration = Duration::from_secs(1);
@@ -34,6 +37,7 @@ impl Coordinator {
                 self.look_at_hosts(&mut hosts, rows).await;
             }
             self.look_at_revisions(&mut published).await;
+            self.look_at_windows().await;
             self.look_at_queue(false).await;
             self.transfers.refresh().await;
             looks = (looks + 1) % LOOKS_MAX;
@@ -95,7 +99,7 @@ impl Coordinator {
     }
 
     /// Calls all polls when a revision was published, so that hosts fetch it.
-    async fn look_at_revisions(&self, last: &mut Option<BTreeMap<MachineName, Revision>>) {
+    async fn look_at_revisions(&self, last: &mut Option<BTreeMap<MachineName, Published>>) {
         let Ok(published) = self.store.published().await else {
             return;
         };
@@ -103,6 +107,35 @@ impl Coordinator {
             self.held.call_all();
         }
         *last = Some(published);
+    }
+
+    /// Replaces the occurrences of maintenance windows that are over. Another coordinator may do so, too.
+    async fn look_at_windows(&self) {
+        let (Ok(windows), Ok(now_ms)) = (self.store.windows().await, self.store.now_ms().await)
+        else {
+            return;
+        };
+        for (host, window) in windows.into_iter().filter(|(_, it)| it.is_over(now_ms)) {
+            let now = Timestamp::from_millisecond(now_ms.cast_signed()).unwrap_or_default();
+            let next = window.weekly.as_ref().map(|it| next(it, now, zone));
+            match next.transpose() {
+                Ok(next) => {
+                    let (window, over) = (window.id, window.occurrence);
+                    let moved = Operation::MoveWindow { window, over, next };
+                    let answer = self.store.apply(&moved).await;
+                    self.counters.count(&moved, &answer);
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(
+                        host,
+                        window = window.id.0,
+                        error,
+                        "cannot find the next occurrence of a window, which stays open"
+                    );
+                }
+            }
+        }
     }
 
     /// Reads the queue, unless a poll has just done so and nothing is new, and lets held polls look at it if

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use config::MachineName;
 use farm_core::operation::{Answer, HostRow};
-use farm_core::{HostId, Offer, Revision};
+use farm_core::{HostId, Offer};
 use tokio_postgres::Row;
 
 use crate::known::Details;
 use crate::operations::{Connection, signed, text};
-use crate::rows::{grant, json, number, parsed};
+use crate::rows::{grant, json, number};
 use crate::{Secret, Store, StoreError, sql};
 
 /// A host whose beat was raised.
@@ -18,6 +17,7 @@ use crate::{Secret, Store, StoreError, sql};
 struct Raised {
     beat: u64,
     drained: bool,
+    opens_in_ms: Option<u64>,
 }
 
 impl Store {
@@ -31,23 +31,27 @@ impl Store {
         let offers: Vec<_> = beats.iter().map(|(_, offer)| text(offer)).collect();
         let rows = connection.query(sql::BEATS, &[&ids, &offers]).await?;
         let raised = rows.iter().map(|row| {
-            let (beat, drained) = (number(row, 1), row.get(2));
-            (HostId(number(row, 0)), Raised { beat, drained })
+            let opens_in_ms = row.get::<_, Option<i64>>(3);
+            let raised = Raised {
+                beat: number(row, 1),
+                drained: row.get(2),
+                opens_in_ms: opens_in_ms.map(i64::cast_unsigned),
+            };
+            (HostId(number(row, 0)), raised)
         });
         let raised: BTreeMap<_, _> = raised.collect();
         let mut leases = self.leases(connection, &raised).await?;
         let published = connection.query(sql::PUBLISHED, &[]).await?;
-        let published: BTreeMap<MachineName, Revision> = published
-            .iter()
-            .map(|row| Ok((parsed("machines", 0, row.get(0))?, Revision(number(row, 1)))))
-            .collect::<Result<_, StoreError>>()?;
+        let published = published.iter().map(crate::rows::published);
+        let published: BTreeMap<_, _> = published.collect::<Result<_, _>>()?;
         let answers = beats.iter().map(|(host, _)| {
-            let Some(Raised { beat, drained }) = raised.get(host) else {
+            let Some(it) = raised.get(host) else {
                 return Answer::NotFound;
             };
             Answer::Beaten {
-                beat: *beat,
-                drained: *drained,
+                beat: it.beat,
+                drained: it.drained,
+                opens_in_ms: it.opens_in_ms,
                 leases: leases.remove(host).unwrap_or_default(),
                 published: published.clone(),
             }

@@ -4,7 +4,7 @@
 //! memory, and written when the queue is read, which is when it is needed. A coordinator that dies loses the
 //! use of the last second, and nothing else.
 
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use farm_core::operation::{Answer, Pick};
 use farm_core::{HostId, Lease};
 use tokio_postgres::Row;
@@ -25,6 +25,8 @@ impl Store {
         let column = |value: fn(&Pick) -> u64| -> Vec<i64> {
             picks.iter().map(|pick| signed(value(pick))).collect()
         };
+        let contents = picks.iter().map(|it| it.content.as_ref());
+        let contents: Vec<_> = contents.map(|it| it.map(Digest::as_str)).collect();
         let rows = connection
             .query(
                 sql::CLAIM,
@@ -35,6 +37,7 @@ impl Store {
                     &column(|it| it.epoch.0),
                     &column(|it| it.revision.0),
                     &column(|it| it.charge_ms),
+                    &contents,
                 ],
             )
             .await?;

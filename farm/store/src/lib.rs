@@ -18,6 +18,7 @@ mod sql;
 mod tokens;
 mod transfers;
 mod views;
+mod windows;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use config::builds::{Priority, Submitter, Target};
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName, ProjectName};
 use deadpool_postgres::Object;
 use farm_core::messages::Submission;
 use farm_core::operation::{Answer, BuildRow, Candidate, Operation};
-use farm_core::{Epoch, HostId, Lease, Revision};
+use farm_core::{Epoch, HostId, Lease, Published};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::rows::{json, lease, number, outcome, parsed};
+use crate::rows::{json, lease, number, outcome, parsed, published};
 use crate::{Store, StoreError, sql};
 
 /// The most attempts of an operation whose row moves between two statements.
@@ -73,7 +73,7 @@ impl Store {
                 beat,
                 attempts_max,
             } => it.rescue(*host, *beat, *attempts_max).await,
-            Operation::Publish(machine, revision) => it.publish(machine, *revision).await,
+            Operation::Publish(machine, wanted) => it.publish(machine, wanted).await,
             Operation::Drain(host, drained) => {
                 let rows = it.execute(sql::DRAIN, &[&signed(host.0), drained]).await?;
                 Ok(if rows == 0 {
@@ -81,6 +81,11 @@ impl Store {
                 } else {
                     Answer::Done
                 })
+            }
+            Operation::AddWindow(host, new) => it.add_window(*host, new).await,
+            Operation::RemoveWindow(host, id) => it.remove_window(*host, *id).await,
+            Operation::MoveWindow { window, over, next } => {
+                it.move_window(*window, *over, *next).await
             }
             Operation::Show(build) => it.show(*build).await,
         }
@@ -153,10 +158,12 @@ impl Connection {
                 priority: Priority(row.get(3)),
                 requirements: json("builds", row, 4)?,
                 waited_ms: number(row, 5),
+                usual_ms: None,
             })
         });
         let mut builds: Vec<_> = builds.collect::<Result<_, StoreError>>()?;
         builds.sort_by_key(|it| it.build);
+        self.add_usuals(&mut builds).await?;
         let mut used_ms: BTreeMap<Submitter, u64> = BTreeMap::new();
         for build in &builds {
             used_ms.entry(build.submitter.clone()).or_default();
@@ -215,14 +222,24 @@ impl Connection {
     async fn publish(
         &self,
         machine: &MachineName,
-        revision: Revision,
+        wanted: &Published,
     ) -> Result<Answer, StoreError> {
-        let parameters: &[&(dyn ToSql + Sync)] = &[&machine.as_str(), &signed(revision.0)];
+        let content = wanted.content.as_ref().map(Digest::as_str);
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&machine.as_str(), &signed(wanted.revision.0), &content];
         let rows = self.query(sql::PUBLISH, parameters).await?;
-        let current = rows
-            .first()
-            .map_or(revision, |row| Revision(number(row, 0)));
-        Ok(Answer::Published(current))
+        let Some(row) = rows.first() else {
+            return Ok(Answer::Published(wanted.revision));
+        };
+        let (_, found) = published(row)?;
+        Ok(match (found.content, &wanted.content) {
+            (Some(found_content), Some(content))
+                if found.revision == wanted.revision && found_content != *content =>
+            {
+                Answer::OtherContent(found_content)
+            }
+            _ => Answer::Published(found.revision),
+        })
     }
 
     async fn show(&self, build: BuildId) -> Result<Answer, StoreError> {

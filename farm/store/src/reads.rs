@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use config::MachineName;
-use farm_core::{HostId, Revision};
+use farm_core::{HostId, Published};
 use tokio_postgres::Row;
 
-use crate::rows::{number, parsed};
+use crate::rows::{number, published};
 use crate::{Store, StoreError, sql};
 
 impl Store {
@@ -24,13 +24,9 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn published(&self) -> Result<BTreeMap<MachineName, Revision>, StoreError> {
+    pub async fn published(&self) -> Result<BTreeMap<MachineName, Published>, StoreError> {
         let rows = self.read(sql::PUBLISHED).await?;
-        let published = rows.iter().map(|row| {
-            let machine = parsed("machines", 0, row.get(0))?;
-            Ok((machine, Revision(number(row, 1))))
-        });
-        published.collect()
+        rows.iter().map(published).collect()
     }
 
     async fn read(&self, sql: &str) -> Result<Vec<Row>, StoreError> {

@@ -1,9 +1,9 @@
 //! Rows of the tables as values.
 
-use config::BuildId;
 use config::task::Outcome;
+use config::{BuildId, MachineName};
 use farm_core::messages::Grant;
-use farm_core::{Epoch, Lease, Requirements};
+use farm_core::{Epoch, Lease, Published, Requirements, Revision};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
@@ -65,4 +65,15 @@ pub(crate) fn outcome(build: BuildId, text: &str) -> Result<Outcome, StoreError>
 /// Returns a time that the database gave as milliseconds since 1970.
 pub(crate) fn time(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or_default()
+}
+
+/// Reads a published revision: name, revision, content.
+pub(crate) fn published(row: &Row) -> Result<(MachineName, Published), StoreError> {
+    const TABLE: &str = "machines";
+    let content = row.get::<_, Option<&str>>(2);
+    let published = Published {
+        revision: Revision(number(row, 1)),
+        content: content.map(|it| parsed(TABLE, 0, it)).transpose()?,
+    };
+    Ok((parsed(TABLE, 0, row.get(0))?, published))
 }

@@ -6,7 +6,9 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 6] = [FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS];
+const SCRIPTS: [&str; 8] = [
+    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS,
+];
 
 /// The queue, hosts and results.
 const FIRST: &str = r#"
@@ -144,6 +146,25 @@ const SESSIONS: &str = r"
         opened timestamptz NOT NULL DEFAULT now(),
         used timestamptz NOT NULL DEFAULT now());
     CREATE INDEX web_sessions_used ON web_sessions (used);
+";
+
+/// The content of published revisions, as the digest of its manifest.
+const CONTENTS: &str = r#"
+    ALTER TABLE machines ADD content text COLLATE "C";
+"#;
+
+/// The maintenance windows of hosts, each with its present or next occurrence. `weekly` has the days and
+/// times of one that comes back.
+const WINDOWS: &str = r"
+    CREATE SEQUENCE window_ids;
+    CREATE TABLE windows (
+        id bigint PRIMARY KEY,
+        host bigint NOT NULL,
+        opens timestamptz NOT NULL,
+        closes timestamptz NOT NULL,
+        weekly text,
+        reason text NOT NULL);
+    CREATE INDEX windows_host ON windows (host);
 ";
 
 /// The migrations of the farm.

@@ -1,6 +1,12 @@
 //! The statements, all of them constants. Each is a transaction of its own, so that no connection ever
 //! idles within one.
 
+mod windows;
+
+pub(crate) use windows::{
+    ADD_WINDOW, END_WINDOW, MOVE_WINDOW, NOW, REMOVE_WINDOW, USUALS, WINDOW_SOON, WINDOWS,
+};
+
 /// Reads the build of an idempotency key.
 pub(crate) const SUBMITTED: &str = "SELECT build FROM submissions WHERE key = $1";
 
@@ -48,7 +54,12 @@ pub(crate) const BEATS: &str = "
         ON CONFLICT (host) DO UPDATE SET offer = excluded.offer)
     UPDATE hosts SET beat = beat + 1, seen = now(), version = version + is_new::integer
     FROM polled WHERE hosts.id = polled.id AND hosts.id = ANY($1)
-    RETURNING hosts.id, beat, drained";
+    RETURNING hosts.id, beat,
+        drained OR EXISTS (
+            SELECT FROM windows WHERE windows.host = hosts.id AND opens <= now()
+                AND (now() < closes OR weekly IS NOT NULL)),
+        (SELECT (extract(epoch FROM min(opens) - now()) * 1000)::bigint FROM windows
+            WHERE windows.host = hosts.id AND opens > now())";
 
 /// Reads the leases of hosts, each from the claim at a beat on. The subquery has a limit, so that it is read
 /// for one host after the other, by the index: few leases are live, and statistics know nothing of the dead
@@ -104,10 +115,14 @@ pub(crate) const CHARGE: &str = "
 /// Claims builds for a host whose beat has not changed.
 pub(crate) const CLAIM: &str = "
     WITH beat AS (
-        UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 AND NOT drained RETURNING id),
+        UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 AND NOT drained
+            AND NOT EXISTS (
+            SELECT FROM windows WHERE windows.host = hosts.id AND opens <= now()
+                AND (now() < closes OR weekly IS NOT NULL))
+        RETURNING id),
     wanted AS (
-        SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-            AS pick (id, epoch, revision, charge_ms)),
+        SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
+            AS pick (id, epoch, revision, charge_ms, content)),
     unlocked AS (
         SELECT id FROM builds WHERE id = ANY($3) AND EXISTS (SELECT FROM beat)
         ORDER BY id FOR UPDATE SKIP LOCKED),
@@ -117,8 +132,12 @@ pub(crate) const CLAIM: &str = "
         FROM wanted JOIN unlocked USING (id)
         WHERE builds.id = wanted.id AND builds.epoch = wanted.epoch AND state = 0
             AND (not_before <= now() OR not_before > now() + interval '64 s')
-            AND wanted.revision >= coalesce(
-                (SELECT revision FROM machines WHERE name = builds.machine), 0)
+            AND NOT EXISTS (
+                SELECT FROM machines WHERE name = builds.machine
+                    AND (wanted.revision < machines.revision
+                        OR wanted.revision = machines.revision
+                            AND wanted.content IS DISTINCT FROM
+                                coalesce(machines.content, wanted.content)))
         RETURNING builds.id, builds.epoch, requirements, canceled, submitter, builds.charged_ms)
     SELECT id, epoch, requirements, canceled, submitter,
         (now() AT TIME ZONE 'UTC')::date - date '2000-01-01', charged_ms
@@ -229,7 +248,11 @@ pub(crate) const RESCUE: &str = take_leases!(
 /// Reads all hosts without their offers. Their leases are counted from the claim at a beat on, if that was
 /// found at a beat that is not newer than the present one.
 pub(crate) const HOSTS: &str = "
-    SELECT id, hosts.beat, drained, version, orders, leases, oldest
+    SELECT id, hosts.beat,
+        drained OR EXISTS (
+            SELECT FROM windows WHERE windows.host = hosts.id AND opens <= now()
+                AND (now() < closes OR weekly IS NOT NULL)),
+        version, orders, leases, oldest
     FROM hosts LEFT JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS floor (host, beat, claim)
         ON floor.host = hosts.id,
     LATERAL (
@@ -244,11 +267,17 @@ pub(crate) const DETAILS: &str = "
         coalesce((SELECT offer FROM offers WHERE host = hosts.id), '{}')
     FROM hosts WHERE id = ANY($1::bigint[])";
 
-/// Makes a revision current, if it is newer.
+/// Makes a revision current, if it is newer. One without a content gets it.
 pub(crate) const PUBLISH: &str = "
-    INSERT INTO machines VALUES ($1, $2)
-    ON CONFLICT (name) DO UPDATE SET revision = greatest(machines.revision, excluded.revision)
-    RETURNING revision";
+    INSERT INTO machines (name, revision, content) VALUES ($1, $2, $3)
+    ON CONFLICT (name) DO UPDATE SET
+        revision = greatest(machines.revision, excluded.revision),
+        content = CASE
+            WHEN excluded.revision > machines.revision THEN excluded.content
+            WHEN excluded.revision = machines.revision
+                THEN coalesce(machines.content, excluded.content)
+            ELSE machines.content END
+    RETURNING name, revision, content";
 
 /// Sets or resets the drain of a host.
 pub(crate) const DRAIN: &str = "UPDATE hosts SET drained = $2, orders = orders + 1 WHERE id = $1";
@@ -285,7 +314,7 @@ pub(crate) const REVOKE: &str = "
 pub(crate) const HOST_NAMES: &str = "SELECT id, name FROM hosts";
 
 /// Reads all published revisions.
-pub(crate) const PUBLISHED: &str = "SELECT name, revision FROM machines";
+pub(crate) const PUBLISHED: &str = "SELECT name, revision, content FROM machines";
 
 /// Adds a token of a client.
 pub(crate) const ADD_TOKEN: &str =
@@ -399,7 +428,15 @@ pub(crate) const TOUCH_SESSION: &str = "UPDATE web_sessions SET used = now() WHE
 pub(crate) const CLOSE_SESSION: &str = "DELETE FROM web_sessions WHERE hash = $1";
 
 /// All statements.
-pub const ALL: [(&str, &str); 49] = [
+pub const ALL: [(&str, &str); 57] = [
+    ("window_soon", WINDOW_SOON),
+    ("usuals", USUALS),
+    ("add_window", ADD_WINDOW),
+    ("remove_window", REMOVE_WINDOW),
+    ("move_window", MOVE_WINDOW),
+    ("end_window", END_WINDOW),
+    ("windows", WINDOWS),
+    ("now", NOW),
     ("partition_names", PARTITION_NAMES),
     ("forget_submissions", FORGET_SUBMISSIONS),
     ("forget_lost", FORGET_LOST),

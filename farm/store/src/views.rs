@@ -109,6 +109,8 @@ impl Store {
                 builds: number(row, 5),
                 name,
                 offer,
+                unlike: std::collections::BTreeMap::new(),
+                windows: Vec::new(),
             })
         };
         rows.iter().map(view).collect()

@@ -41,6 +41,13 @@ impl Client {
         (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
+    async fn delete(&self, path: &str, secret: &str) -> StatusCode {
+        let request = self.http.delete(format!("{}{path}", self.base));
+        Self::answer(request.header("Authorization", format!("Bearer {secret}")))
+            .await
+            .0
+    }
+
     async fn poll(&self, key: &str, number: u64, held: Value) -> (StatusCode, Value) {
         let id = json!({ "incarnation": 1, "number": number });
         let poll = json!({ "id": id, "held": held, "hold_ms": 0, "offer": offer(0) });
@@ -150,12 +157,27 @@ async fn tokens_have_scopes() {
     let path = "/farm/v1/machines/linux";
     let (status, _) = client.post(path, &ci, &json!({ "revision": 2 })).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
-    let (status, _) = client.post(path, &root, &json!({ "revision": 2 })).await;
-    assert_eq!(status, StatusCode::OK);
+    let content = "a".repeat(64);
+    let second = json!({ "revision": 2, "content": content });
+    for _ in 0..2 {
+        let (status, answer) = client.post(path, &root, &second).await;
+        assert_eq!((status, answer), (StatusCode::OK, second.clone()));
+    }
     let (_, machines) = client.get("/farm/v1/machines", &reader).await;
     assert_eq!(
         machines,
-        json!([{ "name": "linux", "revision": 2, "hosts": {} }])
+        json!([{ "name": "linux", "revision": 2, "content": content, "hosts": {} }])
+    );
+    let other = json!({ "revision": 2, "content": "b".repeat(64) });
+    let (status, refused) = client.post(path, &root, &other).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{refused}");
+    let (status, refused) = client.post(path, &root, &json!({ "revision": 3 })).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(
+        refused
+            .to_string()
+            .contains("no host that is alive has revision 3"),
+        "{refused}"
     );
     let (status, host) = client.get("/farm/v1/hosts/host1", &reader).await;
     assert_eq!((status, &host["alive"]), (StatusCode::OK, &json!(false)));
@@ -339,4 +361,60 @@ async fn held_polls_are_answered_when_there_are_orders_and_when_the_coordinator_
     stop.send(()).unwrap();
     assert_eq!(last.await.unwrap().0, StatusCode::OK);
     server.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_host_gets_no_builds_in_its_window_and_before_it_only_short_ones() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 0).await;
+    let (client, server) = serve(&store).await;
+    let (token, one) = (secret::hash("t1"), "1".repeat(64));
+    store.invite(token, "one", 60).await.unwrap();
+    let enrolled = store.enrol(token, secret::hash(&one)).await.unwrap();
+    assert!(enrolled.is_some());
+    let path = "/farm/v1/hosts/one/windows";
+    let now = jiff::Timestamp::now();
+    let at = |seconds: i64| {
+        now.checked_add(jiff::SignedDuration::from_secs(seconds))
+            .unwrap()
+    };
+    let soon = json!({ "from": at(300), "until": at(3600), "reason": "kernel" });
+    let (status, added) = client.post(path, TOKEN, &soon).await;
+    assert_eq!((status, &added), (StatusCode::OK, &json!({ "window": 1 })));
+    let (_, again) = client.post(path, TOKEN, &soon).await;
+    assert_eq!(again, added, "the same occurrence is one window");
+    let build = new_build("k1", &Value::Null);
+    client.post("/farm/v1/builds", TOKEN, &build).await;
+    let (_, answer) = client.poll(&one, 1, json!([])).await;
+    assert_eq!(answer["leases"], json!([]), "it counts as ten minutes");
+    let (_, shown) = client.get("/farm/v1/builds/1", TOKEN).await;
+    let why = shown["why"].as_str().unwrap();
+    assert!(
+        why.contains("maintenance begins at") && why.contains("kernel"),
+        "{why}"
+    );
+    let open = json!({ "from": at(-60), "until": at(60), "reason": "disks" });
+    let (_, added) = client.post(path, TOKEN, &open).await;
+    assert_eq!(added, json!({ "window": 2 }));
+    let (_, shown) = client.get("/farm/v1/hosts/one", TOKEN).await;
+    assert_eq!(shown["windows"][0]["open"], json!(true), "{shown}");
+    let (_, shown) = client.get("/farm/v1/builds/1", TOKEN).await;
+    let why = shown["why"].as_str().unwrap();
+    assert!(
+        why.contains("maintenance until") && why.contains("disks"),
+        "{why}"
+    );
+    for window in [1, 2] {
+        let (_, answer) = client.poll(&one, 1 + window, json!([])).await;
+        assert_eq!(answer["leases"], json!([]));
+        let status = client.delete(&format!("{path}/{window}"), TOKEN).await;
+        assert_eq!(status, StatusCode::NO_CONTENT);
+    }
+    let (_, answer) = client.poll(&one, 9, json!([])).await;
+    assert_eq!(answer["leases"][0]["lease"]["build"], json!(1));
+    let wrong = json!({ "weekly": { "days": ["sun"], "from": "02:00:00", "until": "04:00:00", "zone": "Mars/Olympus" } });
+    let (status, refused) = client.post(path, TOKEN, &wrong).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+    server.abort();
 }

@@ -3,8 +3,10 @@
 use std::io::Write;
 
 use config::{BuildId, MachineName};
+use farm_core::Published;
 use farm_core::messages::NewBuild;
 use farm_core::view::{BuildPage, BuildQuery, BuildView, HostView, MachineView, QueueView};
+use farm_core::windows::{WindowId, WindowRequest};
 use serde::Deserialize;
 
 use crate::http::segment;
@@ -66,14 +68,24 @@ impl Client {
         self.command(&format!("hosts/{}/{verb}", segment(name)), &())
     }
 
+    /// Adds a maintenance window to a host of the farm.
+    pub fn farm_add_window(&self, name: &str, window: &WindowRequest) -> Result<()> {
+        self.command(&format!("hosts/{}/windows", segment(name)), window)
+    }
+
+    /// Takes a maintenance window of a host of the farm away.
+    pub fn farm_remove_window(&self, name: &str, id: WindowId) -> Result<()> {
+        self.delete(&format!("hosts/{}/windows/{}", segment(name), id.0))
+    }
+
     /// Returns the machines of the farm.
     pub fn farm_machines(&self) -> Result<Vec<MachineView>> {
         self.get("machines")
     }
 
-    /// Makes a revision of a machine current in the farm, unless a newer one is.
-    pub fn farm_publish(&self, machine: &MachineName, revision: u64) -> Result<()> {
-        let body = serde_json::json!({ "revision": revision });
-        self.command(&format!("machines/{machine}"), &body)
+    /// Makes a revision of a machine current in the farm, unless a newer one is. Returns the current one.
+    /// A publication without a content gets that of the hosts.
+    pub fn farm_publish(&self, machine: &MachineName, wanted: &Published) -> Result<Published> {
+        self.post(&format!("machines/{machine}"), wanted)
     }
 }

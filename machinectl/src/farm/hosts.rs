@@ -3,6 +3,7 @@
 use client::Client;
 use farm_core::view::{HostView, MachineView};
 
+use super::windows;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::host::DrainCommand;
 use crate::options::DryRun;
@@ -28,7 +29,19 @@ pub(super) fn list(hosts: &[HostView], output: &Output) -> Result<(), Failure> {
             host.offer.version.clone(),
         ]);
     }
-    output.print_table(&table)
+    output.print_table(&table)?;
+    for host in hosts {
+        if let Some(window) = host.open_window() {
+            output.status(format_args!(
+                "host {} is in maintenance window {window}",
+                host.name
+            ));
+        }
+        for sentence in host.unlike.values() {
+            output.status(format_args!("host {} {sentence}", host.name));
+        }
+    }
+    Ok(())
 }
 
 /// Prints one host.
@@ -69,6 +82,22 @@ pub(super) fn show(host: &HostView, output: &Output) -> Result<(), Failure> {
         ("resources", resources.join("\n")),
         ("starts nothing", or_empty(host.offer.halt.as_ref())),
         ("machines", machines.join("\n")),
+        (
+            "windows",
+            host.windows
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ),
+        (
+            "no builds of",
+            host.unlike
+                .iter()
+                .map(|(name, sentence)| format!("{name}: the host {sentence}"))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ),
     ]))
 }
 
@@ -81,7 +110,10 @@ pub(super) fn machines(machines: &[MachineView], output: &Output) -> Result<(), 
     for machine in machines {
         let hosts = machine.hosts.iter();
         let hosts: Vec<_> = hosts
-            .map(|(host, it)| format!("{host} r{}", it.0))
+            .map(|(host, it)| match machine.unlike.get(host) {
+                Some(_) => format!("{host} r{} (other content)", it.0),
+                None => format!("{host} r{}", it.0),
+            })
             .collect();
         table.add([
             machine.name.to_string(),
@@ -89,7 +121,11 @@ pub(super) fn machines(machines: &[MachineView], output: &Output) -> Result<(), 
             hosts.join(", "),
         ]);
     }
-    output.print_table(&table)
+    output.print_table(&table)?;
+    for (host, sentence) in machines.iter().flat_map(|it| &it.unlike) {
+        output.status(format_args!("host {host} {sentence}"));
+    }
+    Ok(())
 }
 
 /// Drains or undrains a host.
@@ -98,13 +134,16 @@ pub(crate) fn drain(
     client: &Client,
     output: &Output,
 ) -> Result<(), Failure> {
+    if let Some(done) = windows::run(command, client, output) {
+        return done;
+    }
     let (host, is_drained, dry_run) = match command {
         DrainCommand::Drain { wait: true, .. } => {
             let text = "--wait has no meaning for a farm; `buildhost hosts HOST` shows the builds of a host";
             return Err(Failure::new(ExitStatus::Usage, text));
         }
         DrainCommand::Drain { host, dry_run, .. } => (host, true, dry_run),
-        DrainCommand::Undrain { host, dry_run } => (host, false, dry_run),
+        DrainCommand::Undrain { host, dry_run, .. } => (host, false, dry_run),
     };
     let Some(host) = host else {
         let text = "name the host of the farm: `drain HOST`; `buildhost hosts` lists them";

@@ -23,6 +23,20 @@ pub(crate) enum Command {
     Drain {
         /// The host of a farm, with --farm
         host: Option<String>,
+        /// With --farm: drain the host from this time on, such as 2026-12-02T14:00 or 02:00 with --each
+        ///
+        /// Before it only builds are placed that usually end in time.
+        #[arg(long, value_name = "TIME", requires = "until")]
+        from: Option<String>,
+        /// With --farm: undrain the host at this time
+        #[arg(long, value_name = "TIME", requires = "from")]
+        until: Option<String>,
+        /// With --farm: repeat that each week on these days, such as sat,sun
+        #[arg(long, value_name = "DAYS", requires_all = ["from", "zone"])]
+        each: Option<String>,
+        /// The time zone of these times, such as Europe/Berlin
+        #[arg(long, requires = "from")]
+        zone: Option<String>,
         /// Wait until no guests are running
         #[arg(long)]
         wait: bool,
@@ -49,6 +63,9 @@ pub(crate) enum Command {
     Undrain {
         /// The host of a farm, with --farm
         host: Option<String>,
+        /// Take this maintenance window of the host away; `buildhost hosts HOST` lists them
+        #[arg(long, value_name = "NUMBER", requires = "host")]
+        window: Option<u64>,
         #[command(flatten)]
         dry_run: DryRun,
     },
@@ -59,6 +76,10 @@ pub(super) fn run(command: &Command, client: &Client, output: &Output) -> Result
         Command::Drain { host: Some(_), .. } | Command::Undrain { host: Some(_), .. } => {
             let text = "a host is named for a farm only; --farm names the farm, and --host the host of \
                         an agent";
+            Err(Failure::new(ExitStatus::Usage, text))
+        }
+        Command::Drain { from: Some(_), .. } => {
+            let text = "--from and --until have a meaning for a host of a farm only; name the farm with --farm";
             Err(Failure::new(ExitStatus::Usage, text))
         }
         Command::Drain { wait, dry_run, .. } if dry_run.enabled => {

@@ -97,10 +97,16 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     (
         "drain",
-        &[(
-            "Prepare maintenance",
-            "buildhost drain --wait --reason \"new disks\"",
-        )],
+        &[
+            (
+                "Prepare maintenance",
+                "buildhost drain --wait --reason \"new disks\"",
+            ),
+            (
+                "Plan maintenance of a host of a farm, each Sunday night",
+                "buildhost drain build1 --each sun --from 02:00 --until 04:00 --zone Europe/Berlin",
+            ),
+        ],
     ),
     (
         "fork",

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use config::layout::Entry;
+use config::task::Digest;
 use config::{MachineName, Revision};
 
 use crate::{
@@ -186,6 +187,31 @@ impl Volume {
     /// revision became current.
     pub fn has_content_manifest(&self, machine: &MachineName, revision: Revision) -> bool {
         content_manifest::exists(&self.entry(machine, &Entry::Revision(revision)))
+    }
+
+    /// Returns the digest of a revision's content manifest, or of the content in its record, which is the
+    /// same for the same content. It is `None` without them, and if the revision was changed since.
+    ///
+    /// A revision that was received has the content of its manifest, because a change takes its received
+    /// UUID away. One that was changed here is verified, which reads all of it.
+    ///
+    /// # Errors
+    /// The revision or its record cannot be read.
+    pub fn content_digest(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+    ) -> Result<Option<Digest>> {
+        let subvolume = self.committed(machine, revision)?;
+        let path = self.entry(machine, &Entry::Revision(revision));
+        if let Some(digest) = content_manifest::digest(&path) {
+            let is_received = subvolume.received_uuid.is_some();
+            let is_true = is_received || self.has_recorded_content(machine, revision);
+            return Ok(Some(digest).filter(|_| is_true));
+        }
+        let record = self.content_record(machine, revision)?;
+        let record = record.filter(|it| it.is_up_to_date(&subvolume));
+        Ok(record.map(|it| sys::file::digest_of(it.manifest.print().as_bytes())))
     }
 
     /// Returns what is known of a revision's content.

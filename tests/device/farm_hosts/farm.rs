@@ -85,7 +85,7 @@ impl Farm {
     }
 
     /// Returns the settings of a host.
-    fn settings(&self) -> String {
+    pub(super) fn settings(&self) -> String {
         let urls = self.coordinators.iter();
         let urls: Vec<_> = urls
             .map(|it| format!("\"http://{}\"", it.address))
@@ -129,6 +129,18 @@ impl Farm {
             build.is_some()
         });
         build.unwrap()
+    }
+
+    /// Publishes a revision with the content of the hosts, or returns the refusal.
+    pub(super) fn publish(&self, machine: &str, revision: u64) -> Result<(), String> {
+        let address = self.coordinators[0].address;
+        let url = format!("http://{address}/farm/v1/machines/{machine}");
+        let body = json!({ "revision": revision });
+        let answer = self.client.post(url).bearer_auth(TOKEN).json(&body).send();
+        let answer = answer.unwrap();
+        let is_good = answer.status().is_success();
+        let text = answer.text().unwrap();
+        if is_good { Ok(()) } else { Err(text) }
     }
 
     /// Calls `machinectl` with the farm.

@@ -94,6 +94,8 @@ pub struct ControllerFacts {
     pub key_fault: Option<String>,
     /// The number of machines that it may be offered.
     pub machines: usize,
+    /// The sentences about machines that are not as a farm has published them.
+    pub unlike: Vec<String>,
 }
 
 /// The facts about a cache.

@@ -352,11 +352,17 @@ fn controllers_that_fail_or_lack_something_are_reported() {
         failing: Some(("no route".to_owned(), seconds)),
         key_fault: None,
         machines: 1,
+        unlike: Vec::new(),
     };
     let inventory = Inventory {
         controllers: vec![
             facts("new", 3599),
             facts("old", 7200),
+            ControllerFacts {
+                failing: None,
+                unlike: vec!["has revision 2 of linux with other content".to_owned()],
+                ..facts("farm", 0)
+            },
             ControllerFacts {
                 failing: None,
                 key_fault: Some("cannot read the key /k".to_owned()),
@@ -378,6 +384,7 @@ fn controllers_that_fail_or_lack_something_are_reported() {
         .collect();
     insta::assert_snapshot!(found.join("\n"), @r"
     controller-unreachable: controller old: for 120 minutes: no route
+    farm-content: controller farm: this host has revision 2 of linux with other content
     controller-key: controller bad: cannot read the key /k
     controller-without-machine: controller bad: no bootstrapped machine matches its `machines` and its toolchain
     controller-unnamed: controller gone: the number of its open leases is 2

@@ -4,6 +4,7 @@
 //! effects, [`recovery`] reads what an earlier agent left, [`offer`] is pure.
 
 mod builds;
+mod contents;
 mod driver;
 mod enrol;
 mod lease;

@@ -72,6 +72,8 @@ pub(crate) fn host(name: &str) -> HostView {
             machines: [("linux".parse().unwrap(), machine)].into(),
             ..Offer::default()
         },
+        unlike: std::collections::BTreeMap::new(),
+        windows: Vec::new(),
     }
 }
 

@@ -74,6 +74,16 @@ mod tests {
         };
         let html = page.render().unwrap();
         assert!(html.contains("linux") && !html.contains("/drain"));
+        page.host.windows = vec![farm_core::view::WindowView {
+            id: farm_core::windows::WindowId(7),
+            from: Timestamp::UNIX_EPOCH,
+            until: Timestamp::MAX,
+            weekly: None,
+            reason: "a kernel".to_owned(),
+            open: true,
+        }];
+        let html = page.render().unwrap();
+        assert!(html.contains("maintenance") && html.contains("a kernel (open)"));
         page.frame.viewer.scope = Some(config::tokens::Scope::Admin);
         assert!(page.render().unwrap().contains("/hosts/build1/drain"));
         let list = FarmHosts {

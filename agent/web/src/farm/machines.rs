@@ -32,11 +32,12 @@ struct Group<'a> {
 }
 
 impl FarmMachines {
-    /// Returns the hosts of a machine by revision, the newest first.
+    /// Returns the hosts that may get builds of a machine, by revision, the newest first.
     #[expect(clippy::unused_self, reason = "templates call methods")]
     fn groups<'a>(&self, machine: &'a MachineView) -> Vec<Group<'a>> {
         let mut groups: BTreeMap<Revision, Vec<&str>> = BTreeMap::new();
-        for (host, revision) in &machine.hosts {
+        let hosts = machine.hosts.iter();
+        for (host, revision) in hosts.filter(|(host, _)| !machine.unlike.contains_key(*host)) {
             groups.entry(*revision).or_default().push(host);
         }
         let groups = groups.into_iter().rev();
@@ -72,7 +73,9 @@ mod tests {
         MachineView {
             name: "linux".parse().unwrap(),
             revision: Some(Revision(2)),
+            content: None,
             hosts: hosts.into_iter().collect(),
+            unlike: BTreeMap::new(),
         }
     }
 
@@ -87,6 +90,20 @@ mod tests {
         assert_eq!(html.matches("pill warn").count(), 1);
         assert_eq!(html.matches("pill good").count(), 1);
         assert!(html.contains("no host has it"));
+    }
+
+    #[test]
+    fn a_host_with_other_content_is_named_with_the_reason() {
+        let mut machine = machine([("b".to_owned(), Revision(2))]);
+        machine.unlike = [("b".to_owned(), "has other content".to_owned())].into();
+        let page = FarmMachines {
+            frame: frame("Machines"),
+            machines: vec![machine],
+        };
+        let html = page.render().unwrap();
+        assert_eq!(html.matches("pill good").count(), 0);
+        assert_eq!(html.matches("pill bad").count(), 1);
+        assert!(html.contains("b</a> has other content"));
     }
 
     #[test]

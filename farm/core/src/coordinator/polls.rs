@@ -8,7 +8,7 @@ use super::{FarmView, Step};
 use crate::messages::{Grant, Poll, PollAnswer, Reply};
 use crate::operation::{Answer, Operation, Unknown};
 use crate::placement::{Placement, place};
-use crate::{HostId, Moment, Revision, Terms};
+use crate::{HostId, Moment, Published, Terms};
 
 /// The most builds of one submitter and machine that a placement looks at.
 const CANDIDATES_MAX: u64 = 32;
@@ -21,8 +21,10 @@ pub struct PollHandling {
     hold_until: Moment,
     beat: u64,
     drained: bool,
+    /// The time at which the next window of the host begins.
+    window: Option<Moment>,
     leases: Vec<Grant>,
-    published: BTreeMap<MachineName, Revision>,
+    published: BTreeMap<MachineName, Published>,
 }
 
 impl PollHandling {
@@ -35,6 +37,7 @@ impl PollHandling {
             hold_until: now.after(hold_ms),
             beat: 0,
             drained: false,
+            window: None,
             leases: Vec::new(),
             published: BTreeMap::new(),
         };
@@ -53,7 +56,9 @@ impl PollHandling {
                 leases,
                 published,
                 drained,
+                opens_in_ms,
             }) => {
+                self.window = opens_in_ms.map(|it| now.after(it));
                 self.beat = beat;
                 self.leases = leases;
                 self.published = published;
@@ -74,6 +79,7 @@ impl PollHandling {
                     builds: &builds,
                     used_ms: &used_ms,
                     hosts: &view.hosts,
+                    opens_in_ms: self.window.map(|it| it.since(now)),
                 });
                 if !picks.is_empty() {
                     return Step::Ask(Operation::Claim {
@@ -144,10 +150,18 @@ impl PollHandling {
     }
 
     fn reply(&self) -> Step {
+        let published = self.published.iter();
+        let content = |(machine, row): (&MachineName, &Published)| {
+            Some((machine.clone(), row.content.clone()?))
+        };
+        let contents = published.clone().filter_map(content);
         Step::Reply(Reply::Leases(PollAnswer {
             id: self.poll.id,
             leases: self.leases.clone(),
-            published: self.published.clone(),
+            published: published
+                .map(|(it, row)| (it.clone(), row.revision))
+                .collect(),
+            contents: contents.collect(),
             transfers: Vec::new(),
         }))
     }

@@ -1,9 +1,9 @@
 //! The requests that are one operation of the store. If its commit is unknown, it is repeated.
 
 use super::Step;
-use crate::Terms;
 use crate::messages::{Reply, Request};
 use crate::operation::{Answer, Operation, Unknown};
+use crate::{Published, Terms};
 
 /// The most attempts of one operation.
 const ATTEMPTS_MAX: u32 = 3;
@@ -53,8 +53,10 @@ impl PlainHandling {
             }),
             Request::Submit(submission) => Step::Ask(Operation::Submit(submission)),
             Request::Cancel(build) => Step::Ask(Operation::Cancel(build)),
-            Request::Publish(machine, revision) => Step::Ask(Operation::Publish(machine, revision)),
+            Request::Publish(machine, wanted) => Step::Ask(Operation::Publish(machine, wanted)),
             Request::Drain(host, drained) => Step::Ask(Operation::Drain(host, drained)),
+            Request::AddWindow(host, new) => Step::Ask(Operation::AddWindow(host, new)),
+            Request::RemoveWindow(host, id) => Step::Ask(Operation::RemoveWindow(host, id)),
         }
     }
 }
@@ -72,13 +74,20 @@ fn reply(request: &Request, answer: Answer) -> Reply {
         (Request::Publish(machine, _), Answer::Published(revision)) => {
             Reply::Published(machine.clone(), revision)
         }
-        (Request::Drain(..), Answer::Done) => Reply::Done,
+        (Request::Publish(machine, wanted), Answer::OtherContent(content)) => {
+            let content = Some(content);
+            let revision = wanted.revision;
+            Reply::OtherContent(machine.clone(), Published { revision, content })
+        }
+        (Request::Drain(..) | Request::RemoveWindow(..), Answer::Done) => Reply::Done,
+        (Request::AddWindow(..), Answer::Window(id)) => Reply::Window(id),
         (Request::Cancel(build), Answer::NotFound) => {
             Reply::NotFound(format!("build {build} does not exist in the farm"))
         }
-        (Request::Drain(host, _), Answer::NotFound) => {
-            Reply::NotFound(format!("host {} does not exist in the farm", host.0))
-        }
+        (
+            Request::Drain(host, _) | Request::AddWindow(host, _) | Request::RemoveWindow(host, _),
+            Answer::NotFound,
+        ) => Reply::NotFound(format!("host {} does not exist in the farm", host.0)),
         _ => Reply::Unavailable,
     }
 }

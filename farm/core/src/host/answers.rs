@@ -6,7 +6,7 @@ use config::MachineName;
 use config::task::Outcome;
 
 use super::{Effect, Grant, Held, HostAgent, Next, PollAnswer, Waiting};
-use crate::{Lease, Moment, Revision};
+use crate::{Lease, Moment, Published};
 
 impl HostAgent {
     /// Compares the leases of the host with the answer to its last poll. Answers to others are ignored.
@@ -27,7 +27,8 @@ impl HostAgent {
             }
         }
         for (machine, revision) in answer.published {
-            self.published(machine, revision, effects);
+            let content = answer.contents.get(&machine).cloned();
+            self.published(machine, Published { revision, content }, effects);
         }
     }
 
@@ -84,10 +85,10 @@ impl HostAgent {
     }
 
     /// Fetches a newer revision, one at a time of each machine.
-    fn published(&mut self, machine: MachineName, revision: Revision, effects: &mut Vec<Effect>) {
+    fn published(&mut self, machine: MachineName, wanted: Published, effects: &mut Vec<Effect>) {
         let current = self.revisions.get(&machine).copied().unwrap_or_default();
-        if revision > current && self.fetching.insert(machine.clone()) {
-            effects.push(Effect::Fetch(machine, revision));
+        if wanted.revision > current && self.fetching.insert(machine.clone()) {
+            effects.push(Effect::Fetch(machine, wanted));
         }
     }
 }

@@ -38,6 +38,7 @@ fn answer(id: PollId, leases: &[Lease]) -> Input {
     Input::Answered(PollAnswer {
         id,
         leases: leases.iter().copied().map(grant).collect(),
+        contents: BTreeMap::new(),
         published: BTreeMap::new(),
         transfers: Vec::new(),
     })

@@ -6,7 +6,7 @@ use std::fmt;
 use config::{MachineName, ResourceName, ToolchainName};
 
 use crate::operation::HostRow;
-use crate::{Capacity, Offer, Requirements, Revision};
+use crate::{Capacity, Offer, OfferedMachine, Published, Requirements, Revision, Standing};
 
 /// The reason for which a host does not start a build now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,10 @@ pub enum Refusal {
         /// The current one.
         current: Revision,
     },
+    /// Its revision has the number of the published one, and the host does not know its content.
+    Unknown(MachineName, Revision),
+    /// Its revision has the number of the published one, and other content.
+    OtherContent(MachineName, Revision),
     /// All guest slots are in use.
     Guests,
     /// Others use what the build needs.
@@ -80,6 +84,18 @@ impl fmt::Display for Refusal {
                 "has revision {} of {machine} and fetches {}",
                 has.0, current.0
             ),
+            Self::Unknown(machine, revision) => write!(
+                f,
+                "does not know the content of revision {} of {machine}; {}",
+                revision.0,
+                record_hint(machine, *revision)
+            ),
+            Self::OtherContent(machine, revision) => write!(
+                f,
+                "has revision {} of {machine} with other content than the published one; {}",
+                revision.0,
+                delete_hint(machine)
+            ),
             Self::Guests => write!(f, "uses all its guest slots"),
             Self::Busy(what) => write!(f, "is busy: {what}"),
         }
@@ -91,7 +107,7 @@ pub fn refusal(
     offer: &Offer,
     free: &Capacity,
     requirements: &Requirements,
-    published: &BTreeMap<MachineName, Revision>,
+    published: &BTreeMap<MachineName, Published>,
 ) -> Option<Refusal> {
     let machine = &requirements.machine;
     let Some(offered) = offer.machines.get(machine) else {
@@ -103,18 +119,44 @@ pub fn refusal(
     if let Some(what) = shortage(&offer.total, requirements) {
         return Some(Refusal::TooSmall(what));
     }
-    let current = published.get(machine).copied().unwrap_or_default();
-    if offered.revision < current {
-        return Some(Refusal::Revision {
-            machine: machine.clone(),
-            has: offered.revision,
-            current,
-        });
+    if let Some(published) = published.get(machine)
+        && let Some(refusal) = unlike(machine, offered, published)
+    {
+        return Some(refusal);
     }
     if free.guests == 0 {
         return Some(Refusal::Guests);
     }
     shortage(free, requirements).map(Refusal::Busy)
+}
+
+/// Returns the reason for which the revision of a host does not count as the published one.
+pub fn unlike(
+    machine: &MachineName,
+    offered: &OfferedMachine,
+    published: &Published,
+) -> Option<Refusal> {
+    let (machine, has) = (machine.clone(), offered.revision);
+    match published.standing(has, offered.content.as_ref()) {
+        Standing::Current => None,
+        Standing::Older => Some(Refusal::Revision {
+            machine,
+            has,
+            current: published.revision,
+        }),
+        Standing::Unknown => Some(Refusal::Unknown(machine, has)),
+        Standing::Other => Some(Refusal::OtherContent(machine, has)),
+    }
+}
+
+/// Returns the way to mend a host that does not know the content of its revision.
+fn record_hint(machine: &MachineName, revision: Revision) -> String {
+    format!("`buildhost record {machine} {}` there reads it", revision.0)
+}
+
+/// Returns the way to mend a host whose revision has other content.
+fn delete_hint(machine: &MachineName) -> String {
+    format!("after `buildhost delete {machine}` there it fetches the published one")
 }
 
 /// Returns the first thing of which there is too little.
@@ -135,7 +177,7 @@ pub(super) fn shortage(has: &Capacity, wanted: &Requirements) -> Option<Shortage
 pub fn why(
     requirements: &Requirements,
     hosts: &[(String, HostRow)],
-    published: &BTreeMap<MachineName, Revision>,
+    published: &BTreeMap<MachineName, Published>,
 ) -> String {
     let (mut nearest, mut never) = (Vec::new(), Vec::new());
     for (name, row) in hosts {

@@ -2,10 +2,11 @@ use std::collections::BTreeSet;
 
 use config::BuildId;
 use config::builds::Priority;
+use config::task::Digest;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Epoch, OfferedMachine};
+use crate::{Epoch, OfferedMachine, Revision};
 
 fn requirements(machine: &str, cpus: u64) -> Requirements {
     Requirements {
@@ -26,12 +27,14 @@ fn candidate(build: u64, submitter: &str, cpus: u64) -> Candidate {
         priority: Priority(0),
         requirements: requirements("linux", cpus),
         waited_ms: 0,
+        usual_ms: None,
     }
 }
 
 fn offer(cpus: u64) -> Offer {
     let machine = OfferedMachine {
         revision: Revision(1),
+        content: None,
         toolchains: BTreeSet::from(["default".parse().unwrap()]),
         frozen: false,
         cached: false,
@@ -62,6 +65,15 @@ fn host(number: u64, offer: Offer) -> HostRow {
 }
 
 fn placed(offer: &Offer, builds: &[Candidate], hosts: &[HostRow]) -> Vec<u64> {
+    placed_before(None, offer, builds, hosts)
+}
+
+fn placed_before(
+    opens_in_ms: Option<u64>,
+    offer: &Offer,
+    builds: &[Candidate],
+    hosts: &[HostRow],
+) -> Vec<u64> {
     let hosts = hosts.iter().map(|it| (it.host, it.clone())).collect();
     let picks = place(&Placement {
         host: HostId(1),
@@ -70,6 +82,7 @@ fn placed(offer: &Offer, builds: &[Candidate], hosts: &[HostRow]) -> Vec<u64> {
         builds,
         used_ms: &BTreeMap::new(),
         hosts: &hosts,
+        opens_in_ms,
     });
     picks.iter().map(|it| it.build.0).collect()
 }
@@ -101,14 +114,58 @@ fn a_new_build_waits_for_the_host_with_its_checkpoint() {
 }
 
 #[test]
+fn before_a_window_only_builds_start_that_usually_end_in_time() {
+    let mut builds = [
+        candidate(1, "ann", 1),
+        candidate(2, "ann", 1),
+        candidate(3, "ann", 1),
+    ];
+    (builds[0].usual_ms, builds[1].usual_ms) = (Some(60_000), Some(60_001));
+    let placed = |opens_in_ms| placed_before(opens_in_ms, &offer(4), &builds, &[]);
+    assert_eq!(placed(None), [1, 2, 3]);
+    assert_eq!(placed(Some(60_000)), [1]);
+    // A build of which no duration is known counts as ten minutes.
+    assert_eq!(placed(Some(599_999)), [1, 2]);
+    assert_eq!(placed(Some(600_000)), [1, 2, 3]);
+}
+
+#[test]
 fn a_host_with_an_older_revision_gets_nothing() {
-    let published = [("linux".parse().unwrap(), Revision(2))].into();
+    let second = Published {
+        revision: Revision(2),
+        content: None,
+    };
+    let published = [("linux".parse().unwrap(), second)].into();
     let offer = offer(4);
     let found = refusal(&offer, &offer.free, &requirements("linux", 1), &published);
     assert_eq!(
         found.unwrap().to_string(),
         "has revision 1 of linux and fetches 2"
     );
+}
+
+#[test]
+fn a_host_with_other_content_under_the_published_number_gets_nothing() {
+    let digest = |digit: &str| digit.repeat(64).parse().ok();
+    let first = Published {
+        revision: Revision(1),
+        content: digest("a"),
+    };
+    let published = [("linux".parse().unwrap(), first)].into();
+    let mut offer = offer(4);
+    let mut refused = |revision, content: Option<Digest>| {
+        for machine in offer.machines.values_mut() {
+            (machine.revision, machine.content) = (Revision(revision), content.clone());
+        }
+        refusal(&offer, &offer.free, &requirements("linux", 1), &published)
+    };
+    let linux = || "linux".parse().unwrap();
+    assert_eq!(refused(1, digest("a")), None);
+    let other = Refusal::OtherContent(linux(), Revision(1));
+    assert_eq!(refused(1, digest("b")), Some(other));
+    let unknown = Refusal::Unknown(linux(), Revision(1));
+    assert_eq!(refused(1, None), Some(unknown));
+    assert_eq!(refused(2, None), None);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use config::builds::Submitter;
 use config::task::Outcome;
 use farm_core::operation::{Answer, Pick};
-use farm_core::{Epoch, HostId, Lease};
+use farm_core::{Epoch, HostId, Lease, Standing};
 
 use super::{BuildRecord, DAY_MS, DOUBLINGS_MAX, RETRY_MS, State, Tables, grant, is_due};
 
@@ -12,7 +12,7 @@ impl Tables {
         let Some(record) = self.hosts.get_mut(&host) else {
             return Answer::NotFound;
         };
-        if record.beat != beat || record.drained {
+        if record.beat != beat || record.takes_nothing(now) {
             return Answer::Overtaken;
         }
         record.beat += 1;
@@ -22,15 +22,19 @@ impl Tables {
                 continue;
             };
             let machine = &build.submission.requirements.machine;
-            let current = self.published.get(machine).copied().unwrap_or_default();
+            let published = self.published.get(machine);
+            let is_current = published.is_none_or(|it| {
+                it.standing(pick.revision, pick.content.as_ref()) == Standing::Current
+            });
             let State::Queued(not_before) = build.state else {
                 continue;
             };
-            if build.epoch != pick.epoch || !is_due(not_before, now) || pick.revision < current {
+            if build.epoch != pick.epoch || !is_due(not_before, now) || !is_current {
                 continue;
             }
             build.epoch = Epoch(build.epoch.0 + 1);
             build.state = State::Leased(now);
+            build.claimed_at = now;
             build.host = Some(host);
             build.revision = pick.revision;
             build.charged_ms = pick.charge_ms;
@@ -64,6 +68,7 @@ impl Tables {
             }
         };
         build.state = State::Finished(outcome, Some((host, lease.epoch)));
+        build.finished_at = now;
         let submitter = build.submission.submitter.clone();
         self.charge(now, submitter, used);
         Answer::Recorded

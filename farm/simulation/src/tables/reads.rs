@@ -11,6 +11,8 @@ use super::{BuildRecord, DAY_MS, State, Tables, is_due};
 
 /// The days after which use is forgotten. That of each day counts half of the day after it.
 const DAYS_MAX: u64 = 7;
+/// The builds of which the usual duration is the mean.
+const USUAL_MAX: usize = 5;
 
 impl Tables {
     pub(super) fn candidates(&self, now: u64, machines: &[MachineName], most: u64) -> Answer {
@@ -23,6 +25,7 @@ impl Tables {
                 lanes.entry(lane).or_default().push((*build, record));
             }
         }
+        let is_soon = self.has_window_soon(now);
         let mut builds = Vec::new();
         for lane in lanes.values_mut() {
             lane.sort_by_key(|(build, record)| (Reverse(record.submission.priority), *build));
@@ -34,6 +37,7 @@ impl Tables {
                 priority: record.submission.priority,
                 requirements: record.submission.requirements.clone(),
                 waited_ms: now.saturating_sub(record.submitted_at),
+                usual_ms: is_soon.then(|| self.usual_ms(record)).flatten(),
             }));
         }
         builds.sort_by_key(|it| it.build);
@@ -42,6 +46,30 @@ impl Tables {
             .map(|it| (it.submitter.clone(), self.used(now, &it.submitter)))
             .collect();
         Answer::Candidates { builds, used_ms }
+    }
+
+    /// Returns true if a window of a host begins within a day.
+    fn has_window_soon(&self, now: u64) -> bool {
+        let mut windows = self.hosts.values().flat_map(|it| it.windows.values());
+        windows.any(|it| now < it.occurrence.opens_ms && it.occurrence.opens_ms < now + DAY_MS)
+    }
+
+    /// Returns the time that the last good builds of the same target on the same machine took.
+    fn usual_ms(&self, wanted: &BuildRecord) -> Option<u64> {
+        let wanted = &wanted.submission;
+        let target = wanted.subject.target.as_ref()?;
+        let is_same = |it: &&BuildRecord| {
+            let is_good = matches!(it.state, State::Finished(outcome, _) if outcome.is_good());
+            let own = &it.submission;
+            let is_same = own.requirements.machine == wanted.requirements.machine;
+            is_good && is_same && own.subject.target.as_ref() == Some(target)
+        };
+        let last = self.builds.values().rev().filter(is_same).take(USUAL_MAX);
+        let last: Vec<_> = last
+            .map(|it| it.finished_at.saturating_sub(it.claimed_at))
+            .collect();
+        let sum: u64 = last.iter().sum();
+        sum.checked_div(last.len() as u64)
     }
 
     fn used(&self, now: u64, submitter: &Submitter) -> u64 {
@@ -55,13 +83,13 @@ impl Tables {
         .sum()
     }
 
-    pub(super) fn all_hosts(&self) -> Answer {
+    pub(super) fn all_hosts(&self, now: u64) -> Answer {
         let rows = self.hosts.iter().map(|(host, record)| {
             let leases = self
                 .builds
                 .values()
                 .filter(|it| it.host == Some(*host) && matches!(it.state, State::Leased(_)));
-            record.row(*host, leases.count())
+            record.row(now, *host, leases.count())
         });
         Answer::Hosts(rows.collect())
     }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use config::builds::Priority;
 use config::{BuildId, MachineName, ToolchainName};
 use farm_core::messages::{Reply, Request, Subject, Submission};
-use farm_core::{HostId, Requirements, Revision};
+use farm_core::windows::{NewWindow, Occurrence};
+use farm_core::{HostId, Published, Requirements, Revision};
 use fastrand::Rng;
 
-use super::{Event, HOSTS, Origin, STORM_MS, World};
+use super::contents::content;
+use super::{Event, HOSTS, Origin, STORM_MS, TERMS, World};
 use crate::tables::State;
 
 /// The time after which a request is repeated.
@@ -74,13 +76,24 @@ impl World {
                 self.client.revision += 1;
                 let machine = self.rng.usize(0..self.client.machines.len());
                 let machine = self.client.machines[machine].clone();
-                let revision = Revision(self.client.revision);
-                self.client_sends(Request::Publish(machine, revision));
+                let publish = |revision, is_other| {
+                    let published = Published {
+                        revision: Revision(revision),
+                        content: Some(content(revision, is_other)),
+                    };
+                    Request::Publish(machine.clone(), published)
+                };
+                let revision = self.client.revision;
+                self.client_sends(publish(revision, false));
+                if self.rng.u32(0..4) == 0 {
+                    self.client_sends(publish(revision, true));
+                }
             }
             1 => {
                 let (host, drained) = (self.rng.u64(0..HOSTS as u64), self.rng.bool());
                 self.client_sends(Request::Drain(HostId(host), drained));
             }
+            2 if self.rng.bool() => self.plan_window(),
             2 => {
                 let last = self.tables.builds.len() as u64;
                 let build = BuildId(self.rng.u64(0..=last));
@@ -89,6 +102,22 @@ impl World {
             _ if self.client.submitted < self.client.wanted => self.submit(),
             _ => {}
         }
+    }
+
+    /// Adds a window to a host, which may be open already.
+    fn plan_window(&mut self) {
+        let host = HostId(self.rng.u64(0..HOSTS as u64));
+        let opens_ms = self.store_clock() + self.rng.u64(0..TERMS.lease_ms);
+        let occurrence = Occurrence {
+            opens_ms,
+            closes_ms: opens_ms + self.rng.u64(1..2 * TERMS.lease_ms),
+        };
+        let window = NewWindow {
+            occurrence,
+            weekly: None,
+            reason: String::new(),
+        };
+        self.client_sends(Request::AddWindow(host, window));
     }
 
     fn submit(&mut self) {

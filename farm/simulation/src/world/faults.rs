@@ -21,7 +21,7 @@ impl World {
         let host = self.rng.usize(0..HOSTS);
         let coordinator = self.rng.usize(0..self.coordinators.len());
         let lasts = self.rng.u64(10..2 * TERMS.lease_ms);
-        match self.rng.u32(0..12) {
+        match self.rng.u32(0..13) {
             0 | 1 => {
                 self.say(|| format!("FAULT host {host}: the agent is killed for {lasts} ms"));
                 self.kill_agent(host);
@@ -70,6 +70,7 @@ impl World {
                 self.store_down_until = self.now + down;
             }
             10 => self.set_clocks(host, coordinator),
+            11 => self.tamper(host),
             _ => self.lie(host),
         }
     }

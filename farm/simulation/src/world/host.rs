@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::MachineName;
+use config::task::Digest;
 use farm_core::host::{Effect, HostAgent, Input, Recovered};
 use farm_core::messages::{Poll, PollId, Reply, Request};
-use farm_core::{Capacity, HostId, Lease, Moment, Offer, OfferedMachine, Requirements, Revision};
+use farm_core::{
+    Capacity, HostId, Lease, Moment, Offer, OfferedMachine, Published, Requirements, Revision,
+};
 use fastrand::Rng;
 
 use super::guests::Guest;
@@ -34,6 +37,8 @@ pub(crate) struct Host {
     pub(super) queued: BTreeSet<Lease>,
     pub(super) disk: Disk,
     pub(crate) revisions: BTreeMap<MachineName, Revision>,
+    /// The content of these revisions, as far as the host knows it.
+    pub(super) contents: BTreeMap<MachineName, Digest>,
     pub(crate) needs: BTreeMap<Lease, Requirements>,
     next_tick: u64,
     /// True if it never comes back.
@@ -57,6 +62,7 @@ impl Host {
             queued: BTreeSet::new(),
             disk: Disk::default(),
             revisions: BTreeMap::new(),
+            contents: BTreeMap::new(),
             needs: BTreeMap::new(),
             next_tick: 0,
             is_lost: false,
@@ -268,11 +274,11 @@ impl World {
                 self.host_sends(host, &Request::Release(HostId(host as u64), release));
             }
             Effect::Forget(lease) => self.write(host, Write::Forget(lease)),
-            Effect::Fetch(machine, revision) => {
+            Effect::Fetch(machine, wanted) => {
                 let boot = self.hosts[host].boot;
                 let delay = self.rng.u64(50..2_000);
                 let event = if self.rng.u32(0..4) > 0 {
-                    Event::FetchDone(host, boot, process, machine, revision)
+                    Event::FetchDone(host, boot, process, machine, wanted)
                 } else if self.has(Bug::FetchIsNotRepeated) {
                     return;
                 } else {
@@ -307,6 +313,7 @@ impl World {
         let machines = self.client.machines().iter().map(|machine| {
             let offered = OfferedMachine {
                 revision: it.revisions.get(machine).copied().unwrap_or_default(),
+                content: it.contents.get(machine).cloned(),
                 toolchains: BTreeSet::from([self.client.toolchain().clone()]),
                 frozen: false,
                 cached: host == 0,
@@ -336,19 +343,20 @@ impl World {
         boot: u64,
         process: u64,
         machine: MachineName,
-        revision: Revision,
+        wanted: Published,
     ) {
         if self.hosts[host].boot != boot {
             return;
         }
-        if self.has(Bug::FetchLowers) {
-            self.hosts[host].revisions.insert(machine.clone(), revision);
-        } else {
-            let current = self.hosts[host]
-                .revisions
-                .entry(machine.clone())
-                .or_default();
-            *current = revision.max(*current);
+        let lowers = self.has(Bug::FetchLowers);
+        let it = &mut self.hosts[host];
+        let current = it.revisions.entry(machine.clone()).or_default();
+        let revision = wanted.revision;
+        if revision > *current || lowers {
+            *current = revision;
+            it.contents.remove(&machine);
+            it.contents
+                .extend(wanted.content.map(|it| (machine.clone(), it)));
         }
         let input = Input::Fetched(machine, revision);
         self.after(0, Event::HostInput(host, process, input));

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName};
 use farm_core::messages::{Grant, Reply, Request};
-use farm_core::operation::{Answer, Operation};
-use farm_core::{HostId, Lease, Revision};
+use farm_core::operation::{Answer, Operation, Pick};
+use farm_core::windows::Window;
+use farm_core::{HostId, Lease, Published, Revision};
 
 use super::host::CPUS;
 use super::{HOSTS, TERMS, World};
@@ -16,10 +17,11 @@ use crate::tables::{BuildRecord, State, Tables};
 /// The facts before a transaction that are compared with those after it.
 #[derive(Debug)]
 pub(crate) struct Before {
-    published: BTreeMap<MachineName, Revision>,
+    published: BTreeMap<MachineName, Published>,
     drained: BTreeSet<HostId>,
     /// The losses of all builds.
     losses: u64,
+    in_windows: BTreeSet<HostId>,
 }
 
 /// Facts about the past that no actor knows.
@@ -36,6 +38,7 @@ pub(crate) struct Ghosts {
     canceled: BTreeSet<BuildId>,
     claimed: BTreeMap<MachineName, Revision>,
     current: [BTreeMap<MachineName, Revision>; HOSTS],
+    contents: BTreeMap<(MachineName, Revision), Option<Digest>>,
 }
 
 impl Ghosts {
@@ -77,6 +80,21 @@ impl Ghosts {
                 leases.drain(..leases.len().saturating_sub(1));
             }
         }
+    }
+
+    /// Notes that a machine of a host was deleted by hand, after which an older revision may come.
+    pub(super) fn deleted(&mut self, host: usize, machine: &MachineName) {
+        self.current[host].remove(machine);
+    }
+
+    /// Returns true if all builds on the revision of a pick have the same content.
+    pub(super) fn has_one_content(&mut self, machine: &MachineName, pick: &Pick) -> bool {
+        let key = (machine.clone(), pick.revision);
+        let known = self
+            .contents
+            .entry(key)
+            .or_insert_with(|| pick.content.clone());
+        *known == pick.content
     }
 
     pub(crate) fn result_stored(&mut self, host: usize, lease: Lease) {
@@ -134,7 +152,11 @@ impl World {
     /// Returns the facts before a transaction.
     pub(crate) fn before(&self) -> Before {
         let hosts = self.tables.hosts.iter();
+        let now = self.store_clock();
+        let is_open = |windows: &BTreeMap<_, Window>| windows.values().any(|it| it.is_open(now));
+        let in_windows = hosts.clone().filter(|(_, it)| is_open(&it.windows));
         Before {
+            in_windows: in_windows.map(|(it, _)| *it).collect(),
             published: self.tables.published.clone(),
             drained: hosts
                 .filter(|(_, it)| it.drained)
@@ -171,9 +193,15 @@ impl World {
                 self.check_claim(before, *host, grant.lease);
             }
         }
-        for (machine, revision) in &before.published {
-            if self.tables.published.get(machine) < Some(revision) {
+        self.check_contents(operation, answer);
+        for (machine, published) in &before.published {
+            let now = self.tables.published.get(machine).cloned();
+            let now = now.unwrap_or_default();
+            if now.revision < published.revision {
                 self.violate(format!("a revision never goes down: {machine}"));
+            }
+            if now.revision == published.revision && now.content != published.content {
+                self.violate(format!("a published revision keeps its content: {machine}"));
             }
         }
         let finished: Vec<_> = self
@@ -201,6 +229,9 @@ impl World {
         if before.drained.contains(&host) {
             self.violate(format!("no drained host gets a build: {lease}"));
         }
+        if before.in_windows.contains(&host) {
+            self.violate(format!("no host gets a build in its window: {lease}"));
+        }
         if self.ghosts.canceled.contains(&lease.build) {
             self.violate(format!("no canceled build starts again: {lease}"));
         }
@@ -209,7 +240,8 @@ impl World {
         if started > record.losses || record.losses >= TERMS.attempts_max {
             self.violate(format!("no build is tried for ever: {lease}"));
         }
-        let published = before.published.get(&machine).copied().unwrap_or_default();
+        let published = before.published.get(&machine);
+        let published = published.map_or(Revision(0), |it| it.revision);
         let last = self.ghosts.claimed.entry(machine).or_default();
         if record.revision < published.max(*last) {
             self.violate(format!("a revision never goes down: the one of {lease}"));

@@ -76,11 +76,31 @@ fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operati
         (Bug::SubmitIgnoresKey, Operation::Submit(submission)) => {
             submission.key = format!("{}-{}", submission.key, tables.builds.len());
         }
+        (Bug::PublishReplacesContent, Operation::Publish(machine, wanted)) => {
+            if let Some(published) = tables.published.get_mut(machine)
+                && published.revision == wanted.revision
+            {
+                published.content.clone_from(&wanted.content);
+            }
+        }
+        (Bug::ContentIsIgnored, Operation::Claim { picks, .. }) => {
+            for pick in picks {
+                let build = tables.builds.get(&pick.build);
+                let machine = build.map(|it| &it.submission.requirements.machine);
+                if let Some(published) = machine.and_then(|it| tables.published.get_mut(it)) {
+                    // Any content is right for one that has none.
+                    published.content = None;
+                }
+            }
+        }
         (Bug::PublishLowers, Operation::Publish(machine, _)) => {
             tables.published.remove(machine);
         }
         (Bug::ClaimIgnoresDrain, Operation::Claim { host, .. }) => {
             tables.hosts.entry(*host).or_default().drained = false;
+        }
+        (Bug::ClaimIgnoresWindows, Operation::Claim { host, .. }) => {
+            tables.hosts.entry(*host).or_default().windows.clear();
         }
         (Bug::ClaimIgnoresRevision, Operation::Claim { .. }) => tables.published.clear(),
         _ => {}
@@ -104,6 +124,15 @@ fn break_after(
                 }
             }
         }
+        (Bug::ContentIsIgnored, _, Answer::Beats(answers)) => {
+            for answer in answers {
+                if let Answer::Beaten { published, .. } = answer {
+                    for row in published.values_mut() {
+                        row.content = None;
+                    }
+                }
+            }
+        }
         (Bug::LossIsNotCounted, ..) => {
             for build in tables.builds.values_mut() {
                 build.losses = 0;
@@ -114,10 +143,14 @@ fn break_after(
                 build.canceled = false;
             }
         }
+        (Bug::ClaimIgnoresWindows, Operation::Claim { host, .. }, _) => {
+            let windows = before.hosts[host].windows.clone();
+            tables.hosts.entry(*host).or_default().windows = windows;
+        }
         (Bug::ClaimIgnoresDrain, Operation::Claim { host, .. }, _) => {
             tables.hosts.entry(*host).or_default().drained = before.hosts[host].drained;
         }
-        (Bug::ClaimIgnoresRevision, Operation::Claim { .. }, _) => {
+        (Bug::ClaimIgnoresRevision | Bug::ContentIsIgnored, Operation::Claim { .. }, _) => {
             tables.published.clone_from(&before.published);
         }
         _ => {}

@@ -1,12 +1,15 @@
 //! The database does what the specification says: random operations on both give the same answers.
 
 use config::BuildId;
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
+use farm_core::messages::Submission;
 use farm_core::operation::{Answer, Operation, Pick};
-use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Revision};
+use farm_core::windows::{Day, NewWindow, Occurrence, Weekly};
+use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Published, Revision};
 use farm_simulation::tables::Tables;
 use farm_store::Store;
 use fastrand::Rng;
+use jiff::civil::Time;
 use server_tests::Cluster;
 
 use super::harness::{MACHINES, client, is_long, open, submission};
@@ -39,6 +42,10 @@ fn any_lease(rng: &mut Rng, tables: &Tables) -> (HostId, Lease) {
     (host.filter(|_| rng.u8(0..6) > 0).unwrap_or(other), lease)
 }
 
+fn any_content(rng: &mut Rng) -> Option<Digest> {
+    ["a", "b", ""][rng.usize(0..3)].repeat(64).parse().ok()
+}
+
 fn any_picks(rng: &mut Rng, tables: &Tables) -> Vec<Pick> {
     let mut picks: Vec<Pick> = Vec::new();
     for _ in 0..rng.u8(1..4) {
@@ -48,6 +55,7 @@ fn any_picks(rng: &mut Rng, tables: &Tables) -> Vec<Pick> {
                 build: lease.build,
                 epoch: lease.epoch,
                 revision: Revision(rng.u64(0..3)),
+                content: any_content(rng),
                 charge_ms: rng.u64(1..100_000),
             });
         }
@@ -55,7 +63,69 @@ fn any_picks(rng: &mut Rng, tables: &Tables) -> Vec<Pick> {
     picks
 }
 
-fn any_operation(rng: &mut Rng, tables: &Tables) -> Operation {
+fn any_submission(rng: &mut Rng, tables: &Tables, machine: usize) -> Submission {
+    let submitter = ["ann", "bob", "cleo"][rng.usize(0..3)];
+    let key = rng.u64(0..tables.builds.len() as u64 + 4);
+    let mut submission = submission(key, submitter, machine, rng.i32(-1..2));
+    submission.subject.target = ["a", "b", "-"][rng.usize(0..3)].parse().ok();
+    submission
+}
+
+/// Returns true if a host whose beat was raised has a window before it.
+fn is_soon(answer: &Answer) -> bool {
+    matches!(
+        answer,
+        Answer::Beaten {
+            opens_in_ms: Some(_),
+            ..
+        }
+    )
+}
+
+/// Returns a change of windows, most of which are near.
+fn any_window(rng: &mut Rng, tables: &Tables, host: HostId, now: u64) -> Operation {
+    let mut occurrence = || {
+        let opens_ms = now + rng.u64(0..40_000) - 3_000;
+        let closes_ms = opens_ms + rng.u64(1..5_000);
+        Occurrence {
+            opens_ms,
+            closes_ms,
+        }
+    };
+    let (first, next) = (occurrence(), occurrence());
+    let weekly = Weekly {
+        days: vec![Day::Sun],
+        from: Time::midnight(),
+        until: Time::midnight(),
+        zone: "UTC".to_owned(),
+    };
+    let known = tables.hosts.values().flat_map(|it| it.windows.values());
+    let known = known.last().filter(|_| rng.u8(0..4) > 0);
+    match (rng.u8(0..4), known) {
+        (0, Some(known)) => Operation::RemoveWindow(host, known.id),
+        (1, Some(known)) => Operation::MoveWindow {
+            window: known.id,
+            over: known.occurrence,
+            next: rng.bool().then_some(next),
+        },
+        (2, Some(known)) => Operation::MoveWindow {
+            window: known.id,
+            over: first,
+            next: None,
+        },
+        (_, known) => {
+            let same = known.filter(|_| rng.u8(0..4) == 0);
+            let new = NewWindow {
+                occurrence: same.map_or(first, |it| it.occurrence),
+                weekly: Some(weekly).filter(|_| rng.bool()),
+                reason: rng.u8(0..3).to_string(),
+            };
+            Operation::AddWindow(HostId(rng.u64(1..=u64::from(HOSTS) + 1)), new)
+        }
+    }
+}
+
+fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
     let host = HostId(rng.u64(1..=u64::from(HOSTS)));
     let known = tables.hosts[&host].beat;
     let beat = if rng.u8(0..6) == 0 {
@@ -65,12 +135,8 @@ fn any_operation(rng: &mut Rng, tables: &Tables) -> Operation {
     };
     let machine = rng.usize(0..MACHINES.len());
     let attempts_max = 3;
-    match rng.u8(0..20) {
-        0..4 => {
-            let submitter = ["ann", "bob", "cleo"][rng.usize(0..3)];
-            let key = rng.u64(0..tables.builds.len() as u64 + 4);
-            Operation::Submit(submission(key, submitter, machine, rng.i32(-1..2)))
-        }
+    match rng.u8(0..23) {
+        0..4 => Operation::Submit(any_submission(rng, tables, machine)),
         4 => Operation::Cancel(BuildId(rng.u64(0..=tables.builds.len() as u64 + 1))),
         5 | 6 => {
             let mut offer = Offer::default();
@@ -117,9 +183,14 @@ fn any_operation(rng: &mut Rng, tables: &Tables) -> Operation {
             beat,
             attempts_max,
         },
-        17 if rng.u8(0..8) == 0 => {
-            Operation::Publish(MACHINES[machine].parse().unwrap(), Revision(rng.u64(0..3)))
+        17 if rng.u8(0..3) == 0 => {
+            let wanted = Published {
+                revision: Revision(rng.u64(0..3)),
+                content: any_content(rng),
+            };
+            Operation::Publish(MACHINES[machine].parse().unwrap(), wanted)
         }
+        20..23 => any_window(rng, tables, host, now),
         18 => Operation::Drain(HostId(rng.u64(1..=u64::from(HOSTS) + 1)), rng.u8(0..4) == 0),
         _ => Operation::Show(BuildId(rng.u64(0..=tables.builds.len() as u64 + 1))),
     }
@@ -137,12 +208,14 @@ fn the_database_answers_as_specified() {
     );
     let runtime = tokio::runtime::Runtime::new().unwrap();
     drop(runtime.block_on(open(&url, HOSTS)));
-    let tables = "builds, finished, submissions, machines, used, offers";
+    let tables = "builds, finished, submissions, machines, used, offers, windows";
     let seeds = if is_long() { 500 } else { 30 };
     let (mut claimed, mut recorded, mut rescued, mut placed) = (0, 0, 0, 0);
+    let (mut usual, mut soon) = (0, 0);
     for seed in 0..seeds {
         let reset = format!(
             "SET search_path = frozen; TRUNCATE {tables}; ALTER SEQUENCE build_ids RESTART;
+             ALTER SEQUENCE window_ids RESTART;
              UPDATE hosts SET beat = 0, drained = false, orders = 0,
                 version = version + 1"
         );
@@ -154,7 +227,7 @@ fn the_database_answers_as_specified() {
         (1..=HOSTS).for_each(|host| tables.enrol(HostId(host.into())));
         let mut now = START_MS;
         let mut log = Vec::new();
-        for _ in 0..150 {
+        for _ in 0..250 {
             now = match rng.u8(0..30) {
                 0 => now + rng.u64(0..200_000_000),
                 1 => now - rng.u64(0..300_000),
@@ -162,14 +235,19 @@ fn the_database_answers_as_specified() {
             };
             let seconds = format!("UPDATE clock SET at = to_timestamp({now} / 1000.0)");
             clock.batch_execute(&seconds).unwrap();
-            let operation = any_operation(&mut rng, &tables);
+            let operation = any_operation(&mut rng, &tables, now);
             let expected = tables.apply(now, operation.clone());
             let answer = runtime.block_on(store.apply(&operation));
             match &expected {
                 Answer::Claimed(grants) => claimed += grants.len(),
                 Answer::Recorded => recorded += 1,
                 Answer::Rescued(leases) => rescued += leases.len(),
-                Answer::Candidates { builds, .. } => placed += builds.len(),
+                Answer::Candidates { builds, .. } => {
+                    placed += builds.len();
+                    usual += builds.iter().filter(|it| it.usual_ms.is_some()).count();
+                }
+                Answer::Beats(answers) => soon += answers.iter().filter(|it| is_soon(it)).count(),
+                beaten @ Answer::Beaten { .. } => soon += usize::from(is_soon(beaten)),
                 _ => {}
             }
             log.push(format!("{now} {operation:?} -> {expected:?}"));
@@ -177,11 +255,12 @@ fn the_database_answers_as_specified() {
         }
     }
     // Each kind of answer was compared many times.
-    let least = claimed.min(recorded).min(rescued).min(placed);
+    let least = claimed.min(recorded).min(rescued).min(placed).min(soon);
     assert!(
         least > 2 * usize::try_from(seeds).unwrap(),
-        "{claimed} {recorded} {rescued} {placed}"
+        "{claimed} {recorded} {rescued} {placed} {soon}"
     );
+    assert!(usual > 0, "no duration was compared");
 }
 
 #[test]

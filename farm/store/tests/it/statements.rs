@@ -6,7 +6,7 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 21] = [
+const HOT: [(&str, &str); 22] = [
     ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
@@ -16,7 +16,10 @@ const HOT: [(&str, &str); 21] = [
     ("leases", "('{7,8}', '{0,0}')"),
     ("candidates", "('{m1,m2}', 32)"),
     ("used", "('{s1,s2}')"),
-    ("claim", "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}')"),
+    (
+        "claim",
+        "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}', '{c,c}')",
+    ),
     ("finish", "(7, 7, 1, 'success')"),
     ("charge", "('{s1,s2}', '{9000,9000}', '{1,1}', 1)"),
     ("is_finished", "(7, 7, 1)"),
@@ -28,6 +31,7 @@ const HOT: [(&str, &str); 21] = [
     ("lost", "(7)"),
     ("usual", "('t7', 'm7')"),
     ("failing", ""),
+    ("usuals", "('{7,8}')"),
 ];
 
 /// The filters of lists of builds.

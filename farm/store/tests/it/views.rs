@@ -35,6 +35,7 @@ async fn claim(store: &Store, build: config::BuildId, epoch: u64) -> Lease {
     let pick = Pick {
         build,
         epoch: Epoch(epoch),
+        content: None,
         revision: Revision(3),
         charge_ms: 1,
     };

@@ -28,6 +28,11 @@ impl Examination<'_> {
                 let advice = "add a machine, or correct [[controllers]] in the settings";
                 self.advise(Id::ControllerWithoutMachine, subject(), proof, advice);
             }
+            for sentence in &controller.unlike {
+                let proof = format!("this host {sentence}");
+                let advice = "no builds of that machine come from this farm until then";
+                self.advise(Id::FarmContent, subject(), proof, advice);
+            }
         }
         for (rule, count, failure) in &self.inventory.lost_notifications {
             let subject = Subject::Setting(format!("notify.{rule}"));

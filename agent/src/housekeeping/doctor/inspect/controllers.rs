@@ -45,6 +45,7 @@ fn facts_of(agent: &AgentState, rules: &ControllerRules) -> ControllerFacts {
                 .map(|it| chain(&it)),
         },
         machines: machines(agent, rules),
+        unlike: contact.unlike,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use config::BuildId;
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
+use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Settled};
 use farm_core::host::{Effect, HostAgent, Input};
 use farm_core::messages::{PollAnswer, Report};
@@ -17,11 +17,13 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::super::draw;
+use super::contents::{Contents, CurrentRevision};
 use super::transfers::Begun;
 use super::{Failure, Farm, builds, recovery, transfers};
 use looks::LastLook;
 
 mod looks;
+mod machines;
 mod requests;
 
 /// The longest time between two looks at what this host offers.
@@ -35,6 +37,8 @@ enum Event {
     Submitted(Lease, Option<BuildId>),
     /// The farm has answered a result or a lease that was given back.
     Answered(Lease, Settled),
+    /// The content of a current revision was read.
+    Content(MachineName, CurrentRevision, Option<Digest>),
     /// The farm does not know the key of this host any more.
     KeyRefused(FarmError),
 }
@@ -65,6 +69,8 @@ pub(super) struct Driver {
     offered: Offer,
     /// The observation that was compared with it.
     observed: Arc<Observed>,
+    /// The contents of the current revisions.
+    contents: Contents,
     /// The answers with which leases are settled.
     answers: BTreeMap<Lease, String>,
     begun: Begun,
@@ -114,6 +120,7 @@ impl Driver {
             canceled: BTreeSet::new(),
             offered: Offer::default(),
             observed: Arc::default(),
+            contents: Contents::default(),
             answers: BTreeMap::new(),
             begun: Begun::default(),
             looked: LastLook::default(),
@@ -143,6 +150,7 @@ impl Driver {
                 Some(event) => self.inputs(event).await,
             };
             inputs.extend(self.look().await?);
+            inputs.extend(self.look_at_machines());
             if self.has_other_offer() {
                 inputs.push(Input::OfferChanged);
             }
@@ -192,6 +200,11 @@ impl Driver {
                 self.answers.insert(lease, answer);
                 vec![Input::Settled(lease)]
             }
+            Event::Content(machine, of, content) => {
+                let is_new = self.contents.note(&machine, &of, content, Instant::now());
+                let changed = is_new.then_some(Input::OfferChanged);
+                changed.into_iter().collect()
+            }
             Event::KeyRefused(_) => Vec::new(),
         }
     }
@@ -213,7 +226,7 @@ impl Driver {
             Effect::Report(report) => self.report(report),
             Effect::Release(release) => self.release(release),
             Effect::Forget(lease) => self.forget(lease).await,
-            Effect::Fetch(machine, revision) => self.fetch(machine, revision),
+            Effect::Fetch(machine, wanted) => self.fetch(machine, wanted),
         }
     }
 
@@ -227,6 +240,7 @@ impl Driver {
         answer
             .published
             .retain(|machine, _| rules.preference(machine).is_some());
+        self.compare(&answer);
         answer
     }
 

@@ -4,27 +4,33 @@ use std::num::NonZeroU32;
 
 use config::builds::{ControllerTask, Priority, Request, Resources, Target};
 use config::settings::ControllerRules;
-use config::task::GivenScript;
-use config::{ImageKey, ResourceCount, ResourceCounts};
-use farm_core::{Capacity, Lease, Offer, OfferedMachine, Requirements, Revision};
+use config::task::{Digest, GivenScript};
+use config::{ImageKey, MachineName, ResourceCount, ResourceCounts};
+use farm_core::messages::PollAnswer;
+use farm_core::{
+    Capacity, Lease, Offer, OfferedMachine, Published, Requirements, Revision, placement,
+};
 use jiff::Timestamp;
 use planner::{Amounts, HostState, ResourceRequest};
 
 use super::lease;
 
 /// Returns the offer of a host. `is_frozen` tells whether builds on an image start from a checkpoint,
-/// `is_cached` whether the caches of an image have content.
+/// `is_cached` whether the caches of an image have content, and `content` the digest of the content of a
+/// machine's current revision.
 pub(super) fn offer(
     host: HostState,
     rules: &ControllerRules,
     is_frozen: impl Fn(&ImageKey) -> bool,
     is_cached: impl Fn(&ImageKey) -> bool,
+    content: impl Fn(&MachineName) -> Option<Digest>,
 ) -> Offer {
     let machines = host.machines.into_iter();
     let machines = machines.filter(|(name, _)| rules.preference(name).is_some());
     let machines = machines.map(|(name, (revision, images))| {
         let offered = OfferedMachine {
             revision: Revision(revision.0.into()),
+            content: content(&name),
             frozen: images.iter().any(&is_frozen),
             cached: images.iter().any(&is_cached),
             toolchains: images.into_iter().map(|it| it.toolchain).collect(),
@@ -47,6 +53,22 @@ fn capacity(amounts: Amounts) -> Capacity {
         memory_mib: amounts.memory,
         resources: amounts.counts,
     }
+}
+
+/// Returns the sentences about machines of an offer that have the number of the published revision and
+/// not its content.
+pub(super) fn unlike(offer: &Offer, answer: &PollAnswer) -> Vec<String> {
+    let published = answer.published.iter().filter_map(|(machine, revision)| {
+        let (revision, content) = (*revision, answer.contents.get(machine)?.clone());
+        let published = Published {
+            revision,
+            content: Some(content),
+        };
+        let offered = offer.machines.get(machine)?;
+        let is_behind = offered.revision < revision;
+        placement::unlike(machine, offered, &published).filter(|_| !is_behind)
+    });
+    published.map(|it| it.to_string()).collect()
 }
 
 /// Returns true if two offers differ in what matters for the placement of builds. Free memory alone

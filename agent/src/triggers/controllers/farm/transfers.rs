@@ -12,7 +12,7 @@ use config::builds::SOCKET;
 use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Supply, SupplyBody, Upgraded};
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
-use farm_core::{Lease, Revision};
+use farm_core::{Lease, Published};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, header};
@@ -64,6 +64,9 @@ enum TransferError {
     /// No volume of this host has or takes the machine.
     #[error("this host has no volume for machine {0}")]
     NoVolume(MachineName),
+    /// The host that sends has other content than the farm has published.
+    #[error("the host that sends revision {1} of {0} has other content than the published one")]
+    OtherContent(MachineName, config::Revision),
     /// The connection.
     #[error("cannot connect a transfer")]
     Connection(#[from] io::Error),
@@ -185,10 +188,10 @@ pub(super) async fn fetch(
     farm: &Farm,
     key: &FarmKey,
     machine: &MachineName,
-    revision: Revision,
+    wanted: &Published,
 ) -> bool {
-    let number = revision.0;
-    match try_fetch(agent, farm, key, machine, revision).await {
+    let number = wanted.revision.0;
+    match try_fetch(agent, farm, key, machine, wanted).await {
         Ok(is_new) => {
             if is_new {
                 info!(%machine, revision = number, "fetched a revision of the farm");
@@ -209,9 +212,9 @@ async fn try_fetch(
     farm: &Farm,
     key: &FarmKey,
     machine: &MachineName,
-    revision: Revision,
+    published: &Published,
 ) -> Result<bool, TransferError> {
-    let number = u32::try_from(revision.0).unwrap_or(u32::MAX);
+    let number = u32::try_from(published.revision.0).unwrap_or(u32::MAX);
     let wanted = config::Revision(number);
     let (own, name) = (Arc::clone(agent), machine.clone());
     let current = blocking(move || {
@@ -221,18 +224,29 @@ async fn try_fetch(
     if current.await?.is_some_and(|it| it >= wanted) {
         return Ok(false);
     }
-    let connection = farm.client.fetch(key, machine, revision).await?;
+    let connection = farm.client.fetch(key, machine, published.revision).await?;
     let (end, bridge) = bridge(connection)?;
     let (own, name) = (Arc::clone(agent), machine.clone());
+    let content = published.content.clone();
     let fetched = blocking(move || {
         let volume = volume_of(&own, &name)?;
         let session = RemoteSession::over(end, SOURCE.to_owned())?;
+        let offered = session.greeting().machine.as_ref();
+        let offered = offered.and_then(|it| it.revision(wanted));
+        let manifest = offered.and_then(|it| it.content.content_manifest.clone());
+        if manifest.is_some() && content.is_some() && manifest != content {
+            return Err(TransferError::OtherContent(name, wanted));
+        }
         let mut pull = volume.plan_fetch(&name, Some(wanted), vec![session], &mut |_| {})?;
         if pull.is_up_to_date() {
             return Ok(false);
         }
         pull.reserve_bytes = own.settings().paths.reserve_bytes.max(1);
         volume.pull(pull, false, &mut |_| {})?;
+        if !volume.has_content_manifest(&name, wanted) {
+            // The content is known by a record then, which is compared with the published one.
+            volume.record(&name, wanted)?;
+        }
         Ok(true)
     });
     let fetched = fetched.await;
@@ -274,6 +288,8 @@ async fn close(mut bridge: JoinHandle<()>) {
 
 #[cfg(test)]
 mod tests {
+    use farm_core::Revision;
+
     use super::*;
 
     #[test]

@@ -19,6 +19,7 @@ fn candidate(build: u64) -> Candidate {
             work: crate::Work::default(),
         },
         waited_ms: 0,
+        usual_ms: None,
     }
 }
 
@@ -41,6 +42,7 @@ fn pick(build: u64) -> Pick {
     Pick {
         build: BuildId(build),
         epoch: Epoch(0),
+        content: None,
         revision: Revision(0),
         charge_ms: 100,
     }

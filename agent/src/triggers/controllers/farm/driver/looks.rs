@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::ImageKey;
 use config::builds::{Build, StartKind};
 use config::task::Outcome;
+use config::{ImageKey, MachineName};
 use farm_core::host::Input;
 use farm_core::{Lease, Moment, Offer};
 use state::{AgentState, LeaseEnd};
@@ -111,7 +111,8 @@ impl Driver {
             cache.is_some_and(|it| it.has_entries())
         };
         let host = observed.host_state();
-        let mut offered = offer::offer(host, &self.farm.rules, is_frozen, is_cached);
+        let content = |machine: &MachineName| self.contents.of(observed, machine);
+        let mut offered = offer::offer(host, &self.farm.rules, is_frozen, is_cached, content);
         // Those that the scheduler has not seen yet.
         let unseen = self.own.values().filter(|own| {
             let is_queued = observed.queue.iter().any(|it| it.id == own.build);

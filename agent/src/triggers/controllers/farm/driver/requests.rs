@@ -5,37 +5,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::MachineName;
 use controllers::farm::{FarmError, Settled};
 use farm_core::host::Input;
 use farm_core::messages::{Poll, PollId, Release, Report};
-use farm_core::{Lease, Requirements, Revision};
+use farm_core::{Lease, Requirements};
 use telemetry::metrics::RequestResult;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::super::{builds, note_answer, note_failure, transfers};
+use super::super::{builds, note_answer, note_failure};
 use super::{Driver, Event};
 
-/// The pause before a revision that has not arrived is fetched again.
-const FETCH_PAUSE: Duration = Duration::from_secs(5);
-
 impl Driver {
-    /// Fetches a revision. After a failure the state machine begins again with a later answer.
-    pub(super) fn fetch(&self, machine: MachineName, revision: Revision) {
-        let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
-        let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
-        tokio::spawn(async move {
-            let input = if transfers::fetch(&agent, &farm, &key, &machine, revision).await {
-                Input::Fetched(machine, revision)
-            } else {
-                sleep(FETCH_PAUSE).await;
-                Input::NotFetched(machine)
-            };
-            let _ = sender.send(Event::Input(input));
-        });
-    }
-
     /// Sends a poll, to each coordinator once until one answers.
     pub(super) fn poll(&mut self, id: PollId, held: Vec<Lease>, hold_ms: u64) {
         let offer = self.offer();
