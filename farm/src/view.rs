@@ -3,13 +3,14 @@
 use config::{BuildId, MachineName};
 use farm_core::HostId;
 use farm_core::Revision;
+use farm_core::copies::lost;
 use farm_core::operation::HostRow;
 use farm_core::placement::why;
 use farm_core::view::{
     BuildPage, BuildQuery, BuildState, BuildView, HostView, MachineView, QueueView, machines,
 };
-use farm_store::StoreError;
-use std::collections::BTreeMap;
+use farm_store::{Shelves, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::coordinator::Coordinator;
 
@@ -21,13 +22,34 @@ const WAITING: u32 = 50;
 struct Farm {
     hosts: Vec<HostView>,
     published: BTreeMap<MachineName, Revision>,
+    /// The sources of the builds that wait.
+    shelves: Shelves,
 }
 
 impl Farm {
+    /// Reads the farm as far as it explains why builds wait.
+    async fn for_builds(
+        coordinator: &Coordinator,
+        builds: impl IntoIterator<Item = &BuildView>,
+    ) -> Result<Self, StoreError> {
+        let mut farm = Self::read(coordinator).await?;
+        let waiting = builds.into_iter();
+        let waiting = waiting.filter(|it| it.state == BuildState::Queued);
+        let digests: BTreeSet<_> = waiting
+            .flat_map(|it| it.requirements.work.digests())
+            .collect();
+        if !digests.is_empty() {
+            let digests: Vec<_> = digests.into_iter().collect();
+            farm.shelves = coordinator.store().shelves(&digests).await?;
+        }
+        Ok(farm)
+    }
+
     async fn read(coordinator: &Coordinator) -> Result<Self, StoreError> {
         Ok(Self {
             hosts: hosts(coordinator).await?,
             published: coordinator.store().published().await?,
+            shelves: Shelves::default(),
         })
     }
 
@@ -41,7 +63,10 @@ impl Farm {
             .collect();
         for build in builds {
             if build.state == BuildState::Queued {
-                build.why = Some(why(&build.requirements, &rows, &self.published));
+                let sources = &build.requirements.work.sources;
+                let lost = lost(sources, &self.shelves.copies, &self.shelves.alive);
+                let why = || why(&build.requirements, &rows, &self.published);
+                build.why = Some(lost.unwrap_or_else(why));
             }
         }
     }
@@ -92,7 +117,8 @@ pub async fn builds(
 ) -> Result<BuildPage, StoreError> {
     let mut page = coordinator.store().builds(query).await?;
     if page.builds.iter().any(|it| it.state == BuildState::Queued) {
-        Farm::read(coordinator).await?.explain(&mut page.builds);
+        let farm = Farm::for_builds(coordinator, &page.builds).await?;
+        farm.explain(&mut page.builds);
     }
     Ok(page)
 }
@@ -110,7 +136,8 @@ pub async fn build(
         .as_ref()
         .is_some_and(|it| it.state == BuildState::Queued)
     {
-        Farm::read(coordinator).await?.explain(&mut found);
+        let farm = Farm::for_builds(coordinator, &found).await?;
+        farm.explain(&mut found);
     }
     Ok(found)
 }
@@ -120,7 +147,6 @@ pub async fn build(
 /// # Errors
 /// The database fails.
 pub async fn queue(coordinator: &Coordinator) -> Result<QueueView, StoreError> {
-    let farm = Farm::read(coordinator).await?;
     let mut queue = coordinator.store().queue().await?;
     let query = BuildQuery {
         state: Some(BuildState::Queued),
@@ -128,6 +154,7 @@ pub async fn queue(coordinator: &Coordinator) -> Result<QueueView, StoreError> {
         ..BuildQuery::default()
     };
     queue.waiting = coordinator.store().oldest(&query).await?;
+    let farm = Farm::for_builds(coordinator, &queue.waiting).await?;
     farm.explain(&mut queue.waiting);
     let takes_builds = |it: &&HostView| it.alive && !it.drained && !it.revoked;
     queue.hosts_alive = farm.hosts.iter().filter(takes_builds).count() as u64;

@@ -28,6 +28,8 @@ pub enum Input {
     Answered(PollAnswer),
     /// A lease is on disk.
     Recorded(Lease),
+    /// A lease is not on disk, because a source of its build has not arrived.
+    NotRecorded(Lease),
     /// A guest has ended with a result.
     Ended(Lease, Outcome),
     /// A guest has ended without a result.
@@ -56,7 +58,8 @@ pub enum Effect {
         /// The time for which it may be held.
         hold_ms: u64,
     },
-    /// Write a lease to the disk, then give [`Input::Recorded`].
+    /// Fetch the sources of a build and write its lease to the disk, then give [`Input::Recorded`] or
+    /// [`Input::NotRecorded`].
     Record(Lease, Requirements),
     /// Start a guest that ends at this time unless its guard is moved.
     Start(Lease, Moment),
@@ -152,6 +155,7 @@ impl HostAgent {
             Input::Tick => self.tick(now, &mut effects),
             Input::Answered(answer) => self.answered(now, answer, &mut effects),
             Input::Recorded(lease) => self.recorded(now, lease, &mut effects),
+            Input::NotRecorded(lease) => self.not_recorded(now, lease),
             Input::Ended(lease, outcome) => self.ended(now, lease, outcome, &mut effects),
             Input::Gone(lease) => self.gone(now, lease, &mut effects),
             Input::Stored(lease) => self.stored(now, lease, &mut effects),
@@ -273,6 +277,12 @@ impl HostAgent {
             self.held.insert(lease, Held::Running(deadline));
         } else {
             self.held.insert(lease, Held::Releasing(now));
+        }
+    }
+
+    fn not_recorded(&mut self, now: Moment, lease: Lease) {
+        if let Some(held @ Held::Recording(_)) = self.held.get_mut(&lease) {
+            *held = Held::Releasing(now);
         }
     }
 

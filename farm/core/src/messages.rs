@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use config::builds::{Priority, Submitter, Target};
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName, ProjectName};
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +146,10 @@ pub enum Reply {
     Stale(Lease),
     /// The build is in the queue.
     Submitted(BuildId),
+    /// No coordinator that is alive has these sources of the build.
+    NoSource(Vec<Digest>),
+    /// A source could not be copied to another coordinator, for this reason. The request is repeated later.
+    NotCopied(Digest, String),
     /// The build ends as `abort`, or has ended so already.
     Canceled(BuildId),
     /// The build already has another result.

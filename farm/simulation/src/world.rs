@@ -4,6 +4,8 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use config::MachineName;
+use config::task::Digest;
+use farm_core::copies::Copying;
 use farm_core::host::Input;
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation};
@@ -22,6 +24,7 @@ mod host_disk;
 mod invariants;
 mod network;
 mod polls;
+mod sources;
 mod store;
 
 pub(crate) use client::Client;
@@ -89,6 +92,10 @@ pub(crate) enum Event {
     GuestStops(usize, u64, Lease),
     Guard(usize, u64),
     FetchDone(usize, u64, u64, MachineName, farm_core::Revision),
+    Upload(usize, Vec<Digest>),
+    Copied(Call, Copying),
+    /// A host asks for the sources of a lease; the number of attempts that are left.
+    Sources(usize, u64, Lease, u32),
     Request(usize, Origin, Request),
     Reply(Origin, Reply),
     Operation(Call, Operation),
@@ -155,6 +162,7 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let mut tables = Tables::default();
         (0..HOSTS).for_each(|host| tables.enrol(HostId(host as u64)));
+        (0..COORDINATORS).for_each(|it| tables.register(sources::name(it)));
         let client = Client::new(&mut rng);
         let mut world = Self {
             seed,
@@ -227,6 +235,11 @@ impl World {
             Event::Guard(host, boot) => self.guard(host, boot),
             Event::FetchDone(host, boot, process, machine, revision) => {
                 self.fetch_done(host, boot, process, machine, revision);
+            }
+            Event::Upload(coordinator, digests) => self.uploaded(coordinator, digests),
+            Event::Copied(call, copying) => self.source_copied(call, copying),
+            Event::Sources(host, process, lease, left) => {
+                self.sources_arrive(host, process, lease, left);
             }
             Event::Request(coordinator, from, request) => {
                 self.coordinator_request(coordinator, from, request);

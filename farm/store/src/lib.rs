@@ -13,6 +13,7 @@ mod reads;
 mod retention;
 mod rows;
 mod schema;
+mod sources;
 mod sql;
 mod tokens;
 mod transfers;
@@ -30,6 +31,7 @@ use tokio_postgres::{Config, NoTls};
 pub use enrolment::Secret;
 use known::Known;
 use schema::{MIGRATIONS, PARTITIONS};
+pub use sources::Shelves;
 pub use sql::ALL as STATEMENTS;
 pub use transfers::Site;
 

@@ -66,6 +66,7 @@ fn reply(request: &Request, answer: Answer) -> Reply {
         (Request::Release(_, lease), Answer::Recorded) => Reply::Released(*lease),
         (Request::Release(_, lease), Answer::Stale) => Reply::Stale(*lease),
         (Request::Submit(_), Answer::Submitted(build)) => Reply::Submitted(build),
+        (Request::Submit(_), Answer::Missing(digests)) => Reply::NoSource(digests),
         (Request::Cancel(build), Answer::Canceled) => Reply::Canceled(*build),
         (Request::Cancel(build), Answer::Finished(outcome)) => Reply::Finished(*build, outcome),
         (Request::Publish(machine, _), Answer::Published(revision)) => {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use config::builds::Priority;
+use config::task::Source;
 use config::{BuildId, MachineName, ToolchainName};
 use farm_core::messages::{Reply, Request, Subject, Submission};
-use farm_core::{HostId, Requirements, Revision};
+use farm_core::{HostId, Requirements, Revision, Work};
 use fastrand::Rng;
 
-use super::{Event, HOSTS, Origin, STORM_MS, World};
+use super::{Event, HOSTS, Origin, STORM_MS, World, sources};
 use crate::tables::State;
 
 /// The time after which a request is repeated.
@@ -62,6 +63,7 @@ impl World {
         if self.is_calm() {
             // An earlier request to drain may still be under way.
             self.after(10_000, Event::Client);
+            self.upload_again();
             for host in 0..HOSTS {
                 self.client_sends(Request::Drain(HostId(host as u64), false));
             }
@@ -98,6 +100,13 @@ impl World {
         let Ok(submitter) = submitter.parse() else {
             return;
         };
+        let count = self.rng.u64(0..3);
+        let sources = (0..count).filter_map(|number| {
+            let name = format!("source-{number}").parse().ok()?;
+            let sha256 = sources::digest(self.rng.u64(0..sources::SOURCES));
+            Some(Source { name, sha256 })
+        });
+        let sources = sources.collect();
         let submission = Submission {
             key: format!("k{}", self.client.submitted),
             submitter,
@@ -108,10 +117,14 @@ impl World {
                 cpus: self.rng.u64(1..4),
                 memory_mib: 100,
                 resources: BTreeMap::new(),
-                work: farm_core::Work::default(),
+                work: Work {
+                    sources,
+                    ..Work::default()
+                },
             },
             subject: Subject::default(),
         };
+        self.upload(submission.requirements.work.digests());
         self.client_sends(Request::Submit(submission));
     }
 
@@ -132,8 +145,10 @@ impl World {
     }
 
     pub(super) fn client_reply(&mut self, number: u64, reply: &Reply) {
-        if *reply == Reply::Unavailable {
-            return;
+        match reply {
+            Reply::Unavailable | Reply::NotCopied(..) => return,
+            Reply::NoSource(digests) => return self.upload(digests.clone()),
+            _ => {}
         }
         let Some(request) = self.client.open.remove(&number) else {
             return;

@@ -33,6 +33,8 @@ pub(crate) struct Host {
     pub(super) disk: Disk,
     pub(crate) revisions: BTreeMap<MachineName, Revision>,
     pub(crate) needs: BTreeMap<Lease, Requirements>,
+    /// The leases whose sources have arrived.
+    pub(super) sources: BTreeSet<Lease>,
     next_tick: u64,
     /// True if it never comes back.
     pub(super) is_lost: bool,
@@ -55,6 +57,7 @@ impl Host {
             disk: Disk::default(),
             revisions: BTreeMap::new(),
             needs: BTreeMap::new(),
+            sources: BTreeSet::new(),
             next_tick: 0,
             is_lost: false,
         }
@@ -225,8 +228,8 @@ impl World {
             }
             Effect::Record(lease, requirements) => {
                 self.ghosts.known(lease);
-                self.hosts[host].needs.insert(lease, requirements);
-                self.write(host, Write::Lease(lease));
+                self.hosts[host].needs.insert(lease, requirements.clone());
+                self.host_records(host, lease, &requirements);
                 if self.has(Bug::GuestBeforeRecord) {
                     self.after(0, input(Input::Recorded(lease)));
                 }

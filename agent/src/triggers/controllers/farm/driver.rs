@@ -20,7 +20,9 @@ use tracing::warn;
 use super::super::draw;
 use super::lease::{End, end};
 use super::transfers::Begun;
-use super::{Failure, Farm, builds, note_answer, note_failure, offer, recovery, transfers};
+use super::{
+    Failure, Farm, builds, note_answer, note_failure, offer, recovery, sources, transfers,
+};
 
 /// The longest time between two looks at the builds.
 const LOOK: Duration = Duration::from_millis(300);
@@ -374,11 +376,15 @@ impl Driver {
         offer::differs(&offer, &self.offered)
     }
 
-    /// Writes a lease with its build, repeatedly until that succeeds.
+    /// Fetches the sources of a build, and writes its lease with it, repeatedly until that succeeds.
     fn record(&self, lease: Lease, needs: Requirements) {
         let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
-        let sender = self.sender.clone();
+        let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
         tokio::spawn(async move {
+            if !sources::fetch(&agent, &farm, &key, &needs.work.sources).await {
+                let _ = sender.send(Event::Input(Input::NotRecorded(lease)));
+                return;
+            }
             while !agent.stopping.is_cancelled() {
                 match builds::submit(&agent, &farm, lease, &needs).await {
                     Ok(build) => {
