@@ -208,7 +208,7 @@ pub enum TaskError {
 }
 
 /// A source file of a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Source {
     /// The name below [`SOURCES`].
     pub name: FileName,

@@ -26,6 +26,7 @@ mod hosts;
 mod metrics;
 mod openapi;
 mod pages;
+mod sources;
 mod transfers;
 mod views;
 mod windows;
@@ -88,6 +89,14 @@ pub fn router(service: Arc<Service>) -> Router {
             get(transfers::artifact),
         )
         .route(
+            "/farm/v1/builds/{build}/provenance",
+            get(transfers::provenance),
+        )
+        .route(
+            "/farm/v1/builds/{build}/provenance/signed",
+            get(transfers::signed_provenance),
+        )
+        .route(
             "/farm/v1/transfers/{transfer}",
             get(transfers::join).post(transfers::supply),
         )
@@ -95,6 +104,11 @@ pub fn router(service: Arc<Service>) -> Router {
             "/farm/v1/machines/{machine}/revisions/{revision}",
             get(transfers::fetch),
         )
+        .route(
+            "/farm/v1/sources/{digest}",
+            get(sources::fetch).put(sources::upload).post(sources::copy),
+        )
+        .route("/farm/v1/sources/{digest}/offer", get(sources::offer))
         .route("/farm/v1/queue", get(views::queue))
         .route("/farm/v1/hosts", get(views::hosts))
         .route("/farm/v1/hosts/{host}", get(views::host))
@@ -161,6 +175,13 @@ impl Refusal {
                     "revision {} of {machine} is published with other content ({}); publish the new content under a higher number",
                     published.revision.0,
                     published.content.as_ref().map_or("", Digest::as_str),
+                ),
+            ),
+            Reply::NotCopied(digest, reason) => Self(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "source {digest} needs a second copy before the build is accepted: {reason}; \
+                     repeat the request"
                 ),
             ),
             Reply::Finished(build, outcome) => Self(

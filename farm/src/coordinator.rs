@@ -9,6 +9,7 @@ use config::MachineName;
 use farm_core::coordinator::beats::collect_ms;
 use farm_core::coordinator::queue::Queue;
 use farm_core::coordinator::{FarmView, Handling, Step};
+use farm_core::copies::Copying;
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation, Unknown};
 use farm_core::{HostId, Moment, Terms};
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::metrics::Counters;
+use crate::sources::Sources;
 use crate::transfers::Transfers;
 
 mod beats;
@@ -32,6 +34,8 @@ pub struct Coordinator {
     store: Store,
     /// The transfers that it waits for, and those that its polls tell of.
     transfers: Transfers,
+    /// The sources that it keeps; `None` if it has no part in them.
+    sources: Option<Sources>,
     counters: Counters,
     terms: Terms,
     /// The months for which results are kept; 0 for ever.
@@ -69,6 +73,7 @@ impl Coordinator {
         let number = RandomState::new().build_hasher().finish();
         Self {
             transfers: Transfers::new(store.clone(), String::new()),
+            sources: None,
             counters: Counters::default(),
             store,
             terms,
@@ -93,6 +98,18 @@ impl Coordinator {
         Self { transfers, ..self }
     }
 
+    /// Gives it sources.
+    #[must_use]
+    pub fn with_sources(mut self, sources: Sources) -> Self {
+        let view = FarmView {
+            keepers: sources.keepers(self.now()),
+            ..FarmView::default()
+        };
+        self.view = RwLock::new(Arc::new(view));
+        self.sources = Some(sources);
+        self
+    }
+
     /// Deletes results when the month of their end is longer ago than so many months; 0 keeps all.
     #[must_use]
     pub fn keeping(mut self, months: u32) -> Self {
@@ -113,6 +130,11 @@ impl Coordinator {
     /// Returns the transfers.
     pub fn transfers(&self) -> &Transfers {
         &self.transfers
+    }
+
+    /// Returns the sources.
+    pub fn sources(&self) -> Option<&Sources> {
+        self.sources.as_ref()
     }
 
     /// Returns the counters.
@@ -157,8 +179,20 @@ impl Coordinator {
                     Woken::Look => handling.waited(self.now()),
                     Woken::Called => handling.hurried(),
                 },
+                Step::Copy(copying) => {
+                    let copied = self.copy(&copying).await;
+                    handling.copied(copying, copied)
+                }
                 Step::Reply(reply) => return self.with_orders(poller, reply),
             };
+        }
+    }
+
+    /// Makes a copy of a source.
+    async fn copy(&self, copying: &Copying) -> Result<(), String> {
+        match &self.sources {
+            Some(sources) => sources.copy(copying).await,
+            None => Err("this coordinator has no part in sources".to_owned()),
         }
     }
 

@@ -8,5 +8,6 @@ pub mod metrics;
 pub mod secret;
 pub mod server;
 pub mod settings;
+pub mod sources;
 pub mod transfers;
 pub mod view;

@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use farm::secret;
-use farm::settings::{Settings, SettingsError, Written};
+use farm::settings::{Settings, SettingsError, Written, WrittenSources};
 use farm_store::Store;
 use tracing_subscriber::EnvFilter;
 
@@ -107,6 +107,11 @@ struct Serve {
     /// farm need the same. [setting: `lease_seconds`]
     #[arg(long, value_name = "SECONDS")]
     lease_seconds: Option<u64>,
+
+    /// The directory of the sources that this coordinator keeps, one of its own. [setting:
+    /// `sources.directory`]
+    #[arg(long, value_name = "DIR")]
+    sources: Option<PathBuf>,
 
     /// The months for which results and idempotency keys are kept; 0 keeps all. [setting: `keep_months`]
     #[arg(long, value_name = "NUMBER")]
@@ -254,6 +259,7 @@ impl Arguments {
                 connections_max: serve.connections_max,
                 lease_seconds: serve.lease_seconds,
                 keep_months: serve.keep_months,
+                sources: WrittenSources::below(serve.sources.clone()),
                 ..written
             },
             _ => written,

@@ -1,6 +1,6 @@
 //! Serves until a signal stops the coordinator.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use farm::api::{Attempts, Service};
 use farm::bitbake::{self, BitBakeServices};
 use farm::coordinator::Coordinator;
 use farm::settings::Settings;
+use farm::sources::{Rules, Sources};
 use farm::{secret, server};
 use farm_core::Terms;
 use farm_store::Store;
@@ -36,7 +37,9 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let url = settings.url.clone();
     let url = url.unwrap_or_else(|| format!("http://{address}"));
+    let sources = Sources::open(store.clone(), url.clone(), source_rules(&settings)).await?;
     let coordinator = Coordinator::new(store, terms)
+        .with_sources(sources)
         .reached_at(url)
         .keeping(settings.keep_months);
     let service = Arc::new(Service {
@@ -63,6 +66,16 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     bitbake.close().await;
     alive.abort();
     ended
+}
+
+/// Returns the rules of sources. The service has a directory of its own.
+fn source_rules(settings: &Settings) -> Rules {
+    let rules = settings.sources.clone();
+    let own = || Some(PathBuf::from(std::env::var_os("STATE_DIRECTORY")?).join("sources"));
+    Rules {
+        directory: rules.directory.or_else(own),
+        ..rules
+    }
 }
 
 /// Waits for a signal that stops the coordinator, and reads the token of clients again on SIGHUP.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::sources::Rules;
+
 /// A settings file that shows every key with its default.
 pub const EXAMPLE: &str = include_str!("settings/example.toml");
 
@@ -27,10 +29,24 @@ pub struct Written {
     pub lease_seconds: Option<u64>,
     /// The months for which results are kept.
     pub keep_months: Option<u32>,
+    /// The sources of builds.
+    #[serde(default)]
+    pub sources: WrittenSources,
     /// The PR service.
     pub prserv: Option<WrittenPrserv>,
     /// The hash equivalence service.
     pub hashserv: Option<WrittenHashserv>,
+}
+
+/// The section `[sources]` as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenSources {
+    /// The directory.
+    directory: Option<PathBuf>,
+    mib_max: Option<u64>,
+    keep_days: Option<u32>,
+    ca: Option<PathBuf>,
 }
 
 /// The section `[prserv]` as it is written.
@@ -69,6 +85,8 @@ pub struct Settings {
     pub lease_seconds: u64,
     /// The months for which results and idempotency keys are kept; 0 keeps all.
     pub keep_months: u32,
+    /// The sources of builds.
+    pub sources: Rules,
     /// The PR service, if it is served.
     pub prserv: Option<Prserv>,
     /// The hash equivalence service, if it is served.
@@ -151,6 +169,7 @@ impl Written {
             connections_max: self.connections_max.or(other.connections_max),
             lease_seconds: self.lease_seconds.or(other.lease_seconds),
             keep_months: self.keep_months.or(other.keep_months),
+            sources: self.sources.or(other.sources),
             prserv: self.prserv.or(other.prserv),
             hashserv: self.hashserv.or(other.hashserv),
         }
@@ -189,6 +208,7 @@ impl Written {
             let text = format!("is {lease_seconds}; it must be from 4 to 3600");
             fault("lease_seconds", text);
         }
+        let sources = self.sources.check(&mut fault);
         let database = self.database.unwrap_or_default();
         let prserv = self.prserv.map(|it| it.check(&database, &mut fault));
         let hashserv = self.hashserv.map(|it| it.check(&database, &mut fault));
@@ -206,9 +226,48 @@ impl Written {
             connections_max,
             lease_seconds,
             keep_months: self.keep_months.unwrap_or(24),
+            sources,
             prserv,
             hashserv,
         })
+    }
+}
+
+impl WrittenSources {
+    /// Returns the settings that name a directory, if there is one.
+    pub fn below(directory: Option<PathBuf>) -> Self {
+        Self {
+            directory,
+            ..Self::default()
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            directory: self.directory.or(other.directory),
+            mib_max: self.mib_max.or(other.mib_max),
+            keep_days: self.keep_days.or(other.keep_days),
+            ca: self.ca.or(other.ca),
+        }
+    }
+
+    fn check(self, fault: &mut impl FnMut(&'static str, String)) -> Rules {
+        let mib_max = self.mib_max.unwrap_or(2_048);
+        if !(1..=1 << 30).contains(&mib_max) {
+            let text = format!("is {mib_max}; it must be from 1 to {}", 1 << 30);
+            fault("sources.mib_max", text);
+        }
+        let keep_days = self.keep_days.unwrap_or(7);
+        if keep_days == 0 {
+            let text = "is 0; it must be 1 at least, so that a build can follow its sources";
+            fault("sources.keep_days", text.to_owned());
+        }
+        Rules {
+            directory: self.directory,
+            bytes_max: mib_max.saturating_mul(1 << 20),
+            keep_days,
+            ca: self.ca,
+        }
     }
 }
 
@@ -277,6 +336,9 @@ mod tests {
         );
         let client_token = shown.client_token.take();
         assert_eq!(client_token, Some("/etc/buildhost/farm-clients".into()));
+        let directory = shown.sources.directory.take();
+        assert_eq!(directory, Some("/var/lib/buildhost-farm/sources".into()));
+        assert!(shown.sources.ca.take().is_some());
         let token_file = shown.prserv.as_mut().and_then(|it| it.token_file.take());
         assert!(token_file.is_some());
         assert_eq!(Ok(shown), checked(&format!("{example}{sections}")));
@@ -304,13 +366,15 @@ mod tests {
     fn faults_name_the_setting_and_what_would_be_right() {
         let faulty = format!(
             "{DATABASE}listen = \"here\"\nurl = \"one\"\nconnections_max = 0\nlease_seconds = 1\n\
-             [prserv]\nwriters = [\"x\"]\n[hashserv]\nanonymous = [\"read\"]\n"
+             [sources]\nmib_max = 0\nkeep_days = 0\n[prserv]\nwriters = [\"x\"]\n[hashserv]\nanonymous = [\"read\"]\n"
         );
         insta::assert_snapshot!(checked(&faulty).unwrap_err().replace("; the", "\nthe"), @r"
         the setting listen is `here`, not an address such as `127.0.0.1:8590`
         the setting url is `one`; it must begin with `http://` or `https://`
         the setting connections_max is 0; it must be 1 at least
         the setting lease_seconds is 1; it must be from 4 to 3600
+        the setting sources.mib_max is 0; it must be from 1 to 1073741824
+        the setting sources.keep_days is 0; it must be 1 at least, so that a build can follow its sources
         the setting prserv.writers has `x`, not a network such as `10.1.0.0/16`
         the setting hashserv.anonymous has `read`, not `@read`, `@report`, `@db-admin` or `@none`
         ");

@@ -1,6 +1,7 @@
 //! The view of the farm, read from the store: what the interface and the pages show.
 
 use config::{BuildId, MachineName};
+use farm_core::copies::lost;
 use farm_core::operation::HostRow;
 use farm_core::placement::why;
 use farm_core::view::{
@@ -8,10 +9,10 @@ use farm_core::view::{
     machines,
 };
 use farm_core::{HostId, Published};
-use farm_store::StoreError;
+use farm_store::{Shelves, StoreError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::coordinator::Coordinator;
 
@@ -25,9 +26,29 @@ struct Farm {
     published: BTreeMap<MachineName, Published>,
     /// The time of the database, which decides about windows.
     now: Timestamp,
+    /// The sources of the builds that wait.
+    shelves: Shelves,
 }
 
 impl Farm {
+    /// Reads the farm as far as it explains why builds wait.
+    async fn for_builds(
+        coordinator: &Coordinator,
+        builds: impl IntoIterator<Item = &BuildView>,
+    ) -> Result<Self, StoreError> {
+        let mut farm = Self::read(coordinator).await?;
+        let waiting = builds.into_iter();
+        let waiting = waiting.filter(|it| it.state == BuildState::Queued);
+        let digests: BTreeSet<_> = waiting
+            .flat_map(|it| it.requirements.work.digests())
+            .collect();
+        if !digests.is_empty() {
+            let digests: Vec<_> = digests.into_iter().collect();
+            farm.shelves = coordinator.store().shelves(&digests).await?;
+        }
+        Ok(farm)
+    }
+
     async fn read(coordinator: &Coordinator) -> Result<Self, StoreError> {
         let lease_ms = coordinator.terms().lease_ms;
         let published = coordinator.store().published().await?;
@@ -45,6 +66,7 @@ impl Farm {
             hosts,
             published,
             now: Timestamp::from_millisecond(now_ms.cast_signed()).unwrap_or_default(),
+            shelves: Shelves::default(),
         })
     }
 
@@ -66,7 +88,10 @@ impl Farm {
             };
             let row = |host: &&HostView| row(host, host.window_refusal(self.now, usual));
             let rows: Vec<_> = hosts.iter().map(row).collect();
-            build.why = Some(why(&build.requirements, &rows, &self.published));
+            let sources = &build.requirements.work.sources;
+            let lost = lost(sources, &self.shelves.copies, &self.shelves.alive);
+            let why = || why(&build.requirements, &rows, &self.published);
+            build.why = Some(lost.unwrap_or_else(why));
         }
         Ok(())
     }
@@ -125,7 +150,7 @@ pub async fn builds(
 ) -> Result<BuildPage, StoreError> {
     let mut page = coordinator.store().builds(query).await?;
     if page.builds.iter().any(|it| it.state == BuildState::Queued) {
-        let farm = Farm::read(coordinator).await?;
+        let farm = Farm::for_builds(coordinator, &page.builds).await?;
         farm.explain(coordinator, &mut page.builds).await?;
     }
     Ok(page)
@@ -144,7 +169,7 @@ pub async fn build(
         .as_ref()
         .is_some_and(|it| it.state == BuildState::Queued)
     {
-        let farm = Farm::read(coordinator).await?;
+        let farm = Farm::for_builds(coordinator, &found).await?;
         farm.explain(coordinator, &mut found).await?;
     }
     Ok(found)
@@ -155,7 +180,6 @@ pub async fn build(
 /// # Errors
 /// The database fails.
 pub async fn queue(coordinator: &Coordinator) -> Result<QueueView, StoreError> {
-    let farm = Farm::read(coordinator).await?;
     let mut queue = coordinator.store().queue().await?;
     let query = BuildQuery {
         state: Some(BuildState::Queued),
@@ -163,6 +187,7 @@ pub async fn queue(coordinator: &Coordinator) -> Result<QueueView, StoreError> {
         ..BuildQuery::default()
     };
     queue.waiting = coordinator.store().oldest(&query).await?;
+    let farm = Farm::for_builds(coordinator, &queue.waiting).await?;
     farm.explain(coordinator, &mut queue.waiting).await?;
     let takes_builds = |it: &&HostView| it.state() == "alive";
     queue.hosts_alive = farm.hosts.iter().filter(takes_builds).count() as u64;

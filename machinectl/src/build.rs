@@ -33,13 +33,14 @@ use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
 use list::Filter;
 
+pub(crate) use artifacts::Produced;
 pub(crate) use bisect::search;
 pub(crate) use delete::plan as plan_deletion;
 pub(crate) use follow::{POLL_INTERVAL, finish_submission, wait};
 pub(crate) use interactive::outcome as wait_for_outcome;
 pub(crate) use log::Command as LogCommand;
 pub(crate) use resources::ResourceOptions;
-pub(crate) use submit::{BuildArguments, upload_sources};
+pub(crate) use submit::{BuildArguments, may_be_repeated, upload_sources};
 pub(crate) use waiting::WaitingOptions;
 
 #[derive(Debug, Subcommand)]
@@ -163,25 +164,17 @@ pub(crate) fn run(
             build,
             output: None,
             ..
-        } => artifacts::list(&client.build(*build)?, output),
+        } => Produced::of(&client.build(*build)?).list(output),
         Command::Artifacts {
             build,
             output: Some(directory),
             dry_run,
         } => {
-            let build = client.build(*build)?;
-            artifacts::require_files(&build)?;
-            artifacts::fetch(&client, &build, directory, *dry_run, output)
+            let produced = Produced::of(&client.build(*build)?);
+            produced.require_files()?;
+            produced.fetch(&client, directory, *dry_run, output)
         }
-        Command::Provenance { build, signed } => {
-            let stdout = &mut io::stdout();
-            let copied = if *signed {
-                client.copy_signed_provenance(*build, stdout)
-            } else {
-                client.copy_provenance(*build, stdout)
-            };
-            unless_closed(copied)
-        }
+        Command::Provenance { build, signed } => provenance(&client, *build, *signed),
         Command::Explain { build } => explain::run(&client, *build, output),
         Command::Cancel { build, dry_run } => cancel(&client, *build, *dry_run, output),
         Command::Fork {
@@ -193,6 +186,17 @@ pub(crate) fn run(
         Command::Bisect(command) => bisect::run(command, &client, options, output),
         Command::Interactive(command) => interactive::run(command, &client, output),
     }
+}
+
+/// Prints the provenance of a build.
+pub(crate) fn provenance(client: &Client, build: BuildId, signed: bool) -> Result<(), Failure> {
+    let stdout = &mut io::stdout();
+    let copied = if signed {
+        client.copy_signed_provenance(build, stdout)
+    } else {
+        client.copy_provenance(build, stdout)
+    };
+    unless_closed(copied)
 }
 
 /// Returns the result of copying to stdout. A reader that has read enough is no failure.

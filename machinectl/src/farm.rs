@@ -2,6 +2,7 @@
 //! that `--farm` makes work with a farm.
 
 mod builds;
+mod files;
 mod hosts;
 mod submit;
 mod windows;
@@ -77,6 +78,21 @@ pub(crate) fn run_builds(
             waiting,
             dry_run,
         } => submit::run(client, arguments, waiting, *dry_run, output),
+        build::Command::Artifacts {
+            build,
+            output: None,
+            ..
+        } => files::produced(client, &client.farm_build(*build)?)?.list(output),
+        build::Command::Artifacts {
+            build,
+            output: Some(directory),
+            dry_run,
+        } => {
+            let produced = files::produced(client, &client.farm_build(*build)?)?;
+            produced.require_files()?;
+            produced.fetch(client, directory, *dry_run, output)
+        }
+        build::Command::Provenance { build, signed } => build::provenance(client, *build, *signed),
         _ => {
             let text = "the command needs the agent of one host; name it with --host";
             Err(Failure::new(ExitStatus::Refused, text))

@@ -18,7 +18,18 @@ pub(crate) enum Reach {
 
 /// The commands that work with a farm as well as with an agent, and those that need one.
 const FARM: &[&str] = &[
-    "build", "builds", "cancel", "drain", "explain", "hosts", "log", "machines", "queue", "undrain",
+    "artifacts",
+    "build",
+    "builds",
+    "cancel",
+    "drain",
+    "explain",
+    "hosts",
+    "log",
+    "machines",
+    "provenance",
+    "queue",
+    "undrain",
 ];
 
 /// The commands that need a farm.

@@ -2,6 +2,7 @@
 //! is killed, stopped or cut off.
 
 mod farm;
+mod sources;
 
 use std::fs;
 
@@ -83,7 +84,7 @@ fn the_command_line_submits_a_script_to_a_farm_and_follows_it() {
         path.display().to_string()
     };
     let good = script("hello-1.0", "#!/bin/sh\necho built $((6 * 7))\n");
-    let built = farm.machinectl(&host, &["build", "demo", &good, "--follow"]);
+    let built = farm.machinectl(&host, &["build", "demo", &good, "--script", "--follow"]);
     let built = built.success();
     assert!(built.stdout.contains("built 42"), "{built:?}");
     assert!(
@@ -91,7 +92,7 @@ fn the_command_line_submits_a_script_to_a_farm_and_follows_it() {
         "{built:?}"
     );
     let bad = script("bye-1.0", "#!/bin/sh\nexit 3\n");
-    let failed = farm.machinectl(&host, &["build", "demo", &bad, "--follow"]);
+    let failed = farm.machinectl(&host, &["build", "demo", &bad, "--script", "--follow"]);
     assert_eq!(failed.code, Some(30), "{failed:?}");
     let listed = farm.machinectl(&host, &["builds"]).success().stdout;
     assert!(
@@ -99,12 +100,17 @@ fn the_command_line_submits_a_script_to_a_farm_and_follows_it() {
         "{listed}"
     );
     let archive = script("hello.tar", "ustar");
-    let refused = farm.machinectl(&host, &["build", "demo", &archive]);
+    let refused = farm.machinectl(&host, &["build", "demo", &archive, "--script"]);
     assert!(refused.stderr.contains("is no script"), "{refused:?}");
-    let unknown = farm.machinectl(&host, &["build", "demo", &good, "--hold"]);
+    let unknown = farm.machinectl(&host, &["build", "demo", &good, "--script", "--hold"]);
     assert!(
         unknown.stderr.contains("--hold has no meaning for a farm"),
         "{unknown:?}"
+    );
+    let without_farm = host.machinectl(&["build", "demo", &good, "--script"]);
+    assert!(
+        without_farm.stderr.contains("--script needs a farm"),
+        "{without_farm:?}"
     );
 }
 

@@ -10,4 +10,4 @@ mod transfers;
 pub use client::{Client, FarmError, Settled};
 pub use key::{FarmKey, KeyError};
 pub use reqwest_tls::{Body as SupplyBody, Upgraded};
-pub use transfers::Supply;
+pub use transfers::{SourceContent, Supply};

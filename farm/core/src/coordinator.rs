@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::copies::{Copying, Keepers};
 use crate::messages::{Reply, Request};
 use crate::operation::{Answer, HostRow, Operation, Unknown};
 use crate::{HostId, Moment, Terms};
@@ -13,9 +14,11 @@ pub mod beats;
 mod polls;
 pub mod queue;
 mod requests;
+mod submissions;
 
 use polls::PollHandling;
 use requests::PlainHandling;
+use submissions::SubmissionHandling;
 
 /// The next step of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum Step {
     Ask(Operation),
     /// Continue at this time, or earlier if the queue has changed.
     Wait(Moment),
+    /// Copy a source from one coordinator to another one, then give the result to [`Handling::copied`].
+    Copy(Copying),
     /// Answer.
     Reply(Reply),
 }
@@ -33,6 +38,8 @@ pub enum Step {
 pub struct FarmView {
     /// The hosts that are alive, as they were read last.
     pub hosts: BTreeMap<HostId, HostRow>,
+    /// The coordinators that keep sources.
+    pub keepers: Keepers,
 }
 
 /// A request that is being handled.
@@ -40,6 +47,8 @@ pub struct FarmView {
 pub enum Handling {
     /// A poll.
     Poll(Box<PollHandling>),
+    /// A submission of a build with sources.
+    Submission(Box<SubmissionHandling>),
     /// Any other request.
     Plain(Box<PlainHandling>),
 }
@@ -51,6 +60,10 @@ impl Handling {
             Request::Poll(host, poll) => {
                 let (handling, step) = PollHandling::begin(host, poll, terms, now);
                 (Self::Poll(Box::new(handling)), step)
+            }
+            Request::Submit(submission) if !submission.requirements.work.sources.is_empty() => {
+                let (handling, step) = SubmissionHandling::begin(submission);
+                (Self::Submission(Box::new(handling)), step)
             }
             other => {
                 let (handling, step) = PlainHandling::begin(other, terms);
@@ -68,7 +81,16 @@ impl Handling {
     ) -> Step {
         match self {
             Self::Poll(handling) => handling.answered(now, view, answer),
+            Self::Submission(handling) => handling.answered(view, answer),
             Self::Plain(handling) => handling.answered(answer),
+        }
+    }
+
+    /// Continues after [`Step::Copy`], with the reason for which the copy could not be made.
+    pub fn copied(&mut self, copying: Copying, result: Result<(), String>) -> Step {
+        match self {
+            Self::Submission(handling) => handling.copied(copying, result),
+            Self::Poll(_) | Self::Plain(_) => Step::Reply(Reply::Unavailable),
         }
     }
 
@@ -77,7 +99,7 @@ impl Handling {
     pub fn hurried(&mut self) -> Step {
         match self {
             Self::Poll(handling) => handling.hurried(),
-            Self::Plain(_) => Step::Reply(Reply::Unavailable),
+            Self::Submission(_) | Self::Plain(_) => Step::Reply(Reply::Unavailable),
         }
     }
 
@@ -85,7 +107,7 @@ impl Handling {
     pub fn waited(&mut self, now: Moment) -> Step {
         match self {
             Self::Poll(handling) => handling.waited(now),
-            Self::Plain(_) => Step::Reply(Reply::Unavailable),
+            Self::Submission(_) | Self::Plain(_) => Step::Reply(Reply::Unavailable),
         }
     }
 
@@ -93,7 +115,7 @@ impl Handling {
     pub fn polling(&self) -> Option<HostId> {
         match self {
             Self::Poll(handling) => Some(handling.host()),
-            Self::Plain(_) => None,
+            Self::Submission(_) | Self::Plain(_) => None,
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum Input {
     Unanswered(PollId),
     /// A lease is on disk.
     Recorded(Lease),
+    /// A lease is not on disk, because a source of its build has not arrived.
+    NotRecorded(Lease),
     /// A guest has ended with a result.
     Ended(Lease, Outcome),
     /// A guest has ended without a result.
@@ -63,7 +65,8 @@ pub enum Effect {
         /// The time for which it may be held.
         hold_ms: u64,
     },
-    /// Write a lease to the disk, then give [`Input::Recorded`].
+    /// Fetch the sources of a build and write its lease to the disk, then give [`Input::Recorded`] or
+    /// [`Input::NotRecorded`].
     Record(Lease, Requirements),
     /// Start a guest that ends at this time unless its guard is moved.
     Start(Lease, Moment),
@@ -162,6 +165,7 @@ impl HostAgent {
             Input::Answered(answer) => self.answered(now, answer, &mut effects),
             Input::Unanswered(poll) => self.unanswered(now, poll),
             Input::Recorded(lease) => self.recorded(now, lease, &mut effects),
+            Input::NotRecorded(lease) => self.not_recorded(now, lease),
             Input::Ended(lease, outcome) => self.ended(now, lease, outcome, &mut effects),
             Input::Gone(lease) => self.gone(now, lease, false, &mut effects),
             Input::Unused(lease) => self.gone(now, lease, true, &mut effects),
@@ -247,6 +251,12 @@ impl HostAgent {
             self.held.insert(lease, Held::Running(deadline));
         } else {
             self.held.insert(lease, releasing(now, true));
+        }
+    }
+
+    fn not_recorded(&mut self, now: Moment, lease: Lease) {
+        if let Some(held @ Held::Recording(_)) = self.held.get_mut(&lease) {
+            *held = releasing(now, false);
         }
     }
 

@@ -5,6 +5,7 @@
 //! connection and writes no file: a [`Moment`] comes in with each input, and effects go out as values.
 
 pub mod coordinator;
+pub mod copies;
 pub mod host;
 pub mod messages;
 pub mod model;

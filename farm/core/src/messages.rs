@@ -165,6 +165,10 @@ pub enum Reply {
     Stale(Lease),
     /// The build is in the queue.
     Submitted(BuildId),
+    /// No coordinator that is alive has these sources of the build.
+    NoSource(Vec<Digest>),
+    /// A source could not be copied to another coordinator, for this reason. The request is repeated later.
+    NotCopied(Digest, String),
     /// The build ends as `abort`, or has ended so already.
     Canceled(BuildId),
     /// The build already has another result.

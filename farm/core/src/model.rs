@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use config::task::Digest;
+use config::task::{Digest, Source};
 use config::{BuildId, MachineName, ResourceName, ToolchainName};
 use serde::{Deserialize, Serialize};
 
@@ -121,11 +121,23 @@ pub struct Work {
     /// The name of what is built, for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub package: String,
+    /// The sources, which coordinators keep.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
 }
 
 impl Work {
     /// The largest script, in bytes.
     pub const SCRIPT_BYTES_MAX: usize = 64 * 1024;
+
+    /// The most sources.
+    pub const SOURCES_MAX: usize = 1_000;
+
+    /// Returns the hashes of the sources, in their order and without repetitions.
+    pub fn digests(&self) -> Vec<Digest> {
+        let digests: BTreeSet<_> = self.sources.iter().map(|it| &it.sha256).collect();
+        digests.into_iter().cloned().collect()
+    }
 
     /// Returns true if there is nothing to do.
     pub fn is_empty(&self) -> bool {

@@ -8,6 +8,7 @@ use config::builds::{Priority, Submitter};
 use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName};
 
+use crate::copies::{CoordinatorName, Copies};
 use crate::messages::{Grant, Submission};
 use crate::windows::{NewWindow, Occurrence, WindowId};
 use crate::{Epoch, HostId, Lease, Offer, Published, Requirements, Revision};
@@ -30,15 +31,34 @@ pub struct Pick {
 /// A transaction on the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Adds a build, unless one has the same idempotency key.
+    /// Adds a build, unless one has the same idempotency key, or the store does not know one of its sources.
     Submit(Submission),
+    /// Reads the coordinators that have sources, and notes that the sources are needed; or reads the build
+    /// of an idempotency key, if there is one.
+    Copies {
+        /// The idempotency key.
+        key: String,
+        /// The sources.
+        digests: Vec<Digest>,
+    },
+    /// Notes that a coordinator has a source.
+    Keep(Digest, CoordinatorName),
+    /// Notes that a coordinator does not have a source.
+    Lose(Digest, CoordinatorName),
+    /// Forgets the sources that no unfinished build names and that were not needed for some milliseconds.
+    Expire(u64),
+    /// Notes that a coordinator does not have a source any more, if the source is forgotten.
+    Discard(Digest, CoordinatorName),
+    /// Raises the beat of a coordinator that keeps sources, and reads those of all.
+    Attend(CoordinatorName),
     /// Marks a build as canceled. One that waits is finished.
     Cancel(BuildId),
     /// Raises the beat of a host, stores its offer and reads its leases.
     Beat(HostId, Offer),
     /// Executes [`Self::Beat`] of different hosts at once.
     Beats(Vec<(HostId, Offer)>),
-    /// Reads builds in the queue, some of each submitter.
+    /// Reads builds in the queue, some of each submitter. Those whose sources are on no coordinator that
+    /// was seen lately are left out.
     Candidates {
         /// The machines of the host.
         machines: Vec<MachineName>,
@@ -155,6 +175,14 @@ pub struct BuildRow {
 pub enum Answer {
     /// The build of the idempotency key.
     Submitted(BuildId),
+    /// The store does not know these sources.
+    Missing(Vec<Digest>),
+    /// The coordinators that have the sources.
+    Copies(Copies),
+    /// The sources that were forgotten.
+    Expired(Vec<Digest>),
+    /// The beats of the coordinators.
+    Attending(BTreeMap<CoordinatorName, u64>),
     /// The cancellation is recorded.
     Canceled,
     /// The build has this outcome already.

@@ -48,6 +48,13 @@ pub enum Wanted {
         /// The name.
         name: FileName,
     },
+    /// The provenance of a build.
+    Provenance {
+        /// The lease under which the host ran it.
+        lease: Lease,
+        /// True for the signed envelope.
+        signed: bool,
+    },
     /// A revision of a machine, in the dialogue between two hosts that `buildhost pull` has with
     /// `buildhost provide`.
     Image {

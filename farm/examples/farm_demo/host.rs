@@ -118,7 +118,7 @@ impl Host {
             Wanted::Artifact { name, .. } => {
                 ("application/octet-stream", format!("content of {name}\n"))
             }
-            Wanted::Image { .. } => return,
+            Wanted::Provenance { .. } | Wanted::Image { .. } => return,
         };
         let url = format!("{}/farm/v1/transfers/{}", order.coordinator, order.id);
         let request = self.http.post(url).bearer_auth(&self.key);

@@ -82,11 +82,17 @@ pub enum Bug {
     LeasesAreCached,
     /// Leases before the newest one of a host are not read.
     LeasesMissOlderClaims,
+    /// A submission is acknowledged when one coordinator has its sources.
+    SourceHasOneCopy,
+    /// A source is forgotten although a build waits that names it.
+    SourceExpiresInUse,
+    /// A guest starts although a source of its build has not arrived.
+    GuestWithoutSource,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 42] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -126,5 +132,8 @@ impl Bug {
         Self::BatchMixesHosts,
         Self::LeasesAreCached,
         Self::LeasesMissOlderClaims,
+        Self::SourceHasOneCopy,
+        Self::SourceExpiresInUse,
+        Self::GuestWithoutSource,
     ];
 }

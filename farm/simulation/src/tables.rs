@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use config::builds::Submitter;
-use config::task::Outcome;
+use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName};
+use farm_core::copies::{CoordinatorName, Copies};
 use farm_core::messages::{Grant, Submission};
 use farm_core::operation::{Answer, BuildRow, HostRow, Operation};
 use farm_core::windows::{Window, WindowId, opens_in_ms};
@@ -12,7 +13,10 @@ use farm_core::{Epoch, HostId, Lease, Offer, Published, Revision};
 
 mod claims;
 mod reads;
+mod sources;
 mod windows;
+
+pub use sources::CoordinatorRecord;
 
 /// The milliseconds of a day.
 const DAY_MS: u64 = 86_400_000;
@@ -93,6 +97,12 @@ pub struct Tables {
     pub used_ms: BTreeMap<(Submitter, u64), i64>,
     /// The number of windows that were added.
     pub windows: u64,
+    /// The time at which each source was last needed, by the clock of the store.
+    pub sources: BTreeMap<Digest, u64>,
+    /// The coordinators that have a file of each source, also of those that were forgotten since.
+    pub copies: Copies,
+    /// The coordinators that keep sources.
+    pub coordinators: BTreeMap<CoordinatorName, CoordinatorRecord>,
 }
 
 impl Tables {
@@ -105,6 +115,12 @@ impl Tables {
     pub fn apply(&mut self, now: u64, operation: Operation) -> Answer {
         match operation {
             Operation::Submit(submission) => self.submit(now, submission),
+            Operation::Copies { key, digests } => self.copies(now, &key, &digests),
+            Operation::Keep(digest, coordinator) => self.keep(now, digest, coordinator),
+            Operation::Lose(digest, coordinator) => self.lose(&digest, &coordinator),
+            Operation::Expire(age_ms) => self.expire(now, age_ms),
+            Operation::Discard(digest, coordinator) => self.discard(&digest, &coordinator),
+            Operation::Attend(coordinator) => self.attend(now, &coordinator),
             Operation::Cancel(build) => self.cancel(build),
             Operation::Beat(host, offer) => self.beat(now, host, offer),
             Operation::Beats(beats) => {
@@ -148,6 +164,10 @@ impl Tables {
         let same = |(_, it): &(&BuildId, &BuildRecord)| it.submission.key == submission.key;
         if let Some((build, _)) = self.builds.iter().find(same) {
             return Answer::Submitted(*build);
+        }
+        let unknown = self.need(now, &submission.requirements.work.digests());
+        if !unknown.is_empty() {
+            return Answer::Missing(unknown);
         }
         let last = self.builds.last_key_value().map_or(0, |(id, _)| id.0);
         let build = BuildId(last + 1);

@@ -4,6 +4,8 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use config::MachineName;
+use config::task::Digest;
+use farm_core::copies::Copying;
 use farm_core::host::Input;
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation};
@@ -23,6 +25,7 @@ mod host_disk;
 mod invariants;
 mod network;
 mod polls;
+mod sources;
 mod store;
 
 pub(crate) use client::Client;
@@ -94,6 +97,10 @@ pub(crate) enum Event {
     FetchDone(usize, u64, u64, MachineName, Published),
     /// The operator deletes a machine with other content than the published one.
     Mend(usize, MachineName),
+    Upload(usize, Vec<Digest>),
+    Copied(Call, Copying),
+    /// A host asks for the sources of a lease; the number of attempts that are left.
+    Sources(usize, u64, Lease, u32),
     Request(usize, Origin, Request),
     Reply(Origin, Reply),
     Operation(Call, Operation),
@@ -160,6 +167,7 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let mut tables = Tables::default();
         (0..HOSTS).for_each(|host| tables.enrol(HostId(host as u64)));
+        (0..COORDINATORS).for_each(|it| tables.register(sources::name(it)));
         let client = Client::new(&mut rng);
         let mut world = Self {
             seed,
@@ -235,6 +243,11 @@ impl World {
                 self.fetch_done(host, boot, process, machine, wanted);
             }
             Event::Mend(host, machine) => self.mend(host, machine),
+            Event::Upload(coordinator, digests) => self.uploaded(coordinator, digests),
+            Event::Copied(call, copying) => self.source_copied(call, copying),
+            Event::Sources(host, process, lease, left) => {
+                self.sources_arrive(host, process, lease, left);
+            }
             Event::Request(coordinator, from, request) => {
                 self.coordinator_request(coordinator, from, request);
             }

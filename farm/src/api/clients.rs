@@ -1,5 +1,6 @@
 //! The requests of clients that change something: submit, cancel, publish, drain.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use tracing::info;
 
 use super::auth::{Client, authorize};
+use super::sources::no_source;
 use super::views::no_host;
 use super::{Refusal, Service};
 use crate::view;
@@ -30,19 +32,35 @@ pub(super) async fn submit(
     headers: HeaderMap,
     Json(submission): Json<NewBuild>,
 ) -> Result<(StatusCode, Json<Submitted>), Refusal> {
+    check_work(&submission.requirements.work)?;
+    let client = authorize(&service, &headers, Scope::Submit).await?;
+    let submission = own(submission, &client)?;
+    let submit = Request::Submit(submission.clone());
+    match service.coordinator.handle(submit).await {
+        Reply::Submitted(build) => Ok((StatusCode::CREATED, Json(Submitted { build }))),
+        Reply::NoSource(digests) => Err(no_source(&submission, &digests)),
+        other => Err(Refusal::of(other)),
+    }
+}
+
+/// Checks what a build does, as far as the farm knows.
+fn check_work(work: &Work) -> Result<(), Refusal> {
     let most = Work::SCRIPT_BYTES_MAX;
-    if submission.requirements.work.script.len() > most {
+    if work.script.len() > most {
         let message =
             format!("the script of a build has at most {most} bytes; let it fetch what it needs");
         return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
-    let client = authorize(&service, &headers, Scope::Submit).await?;
-    let submission = own(submission, &client)?;
-    let submit = Request::Submit(submission);
-    match service.coordinator.handle(submit).await {
-        Reply::Submitted(build) => Ok((StatusCode::CREATED, Json(Submitted { build }))),
-        other => Err(Refusal::of(other)),
+    let refuse = |message: String| Err(Refusal(StatusCode::BAD_REQUEST, message));
+    let most = Work::SOURCES_MAX;
+    if work.sources.len() > most {
+        return refuse(format!("a build has at most {most} sources"));
     }
+    let names: BTreeSet<_> = work.sources.iter().map(|it| it.name.as_str()).collect();
+    if names.len() < work.sources.len() {
+        return refuse("two sources have the same name; all are in one directory".to_owned());
+    }
+    Ok(())
 }
 
 pub(super) async fn cancel(

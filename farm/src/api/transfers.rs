@@ -74,6 +74,30 @@ pub(super) async fn artifact(
     file(&service, &headers, build, artifact).await
 }
 
+pub(super) async fn provenance(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+    Path(build): Path<BuildId>,
+) -> Result<Response, Refusal> {
+    let provenance = |lease| Wanted::Provenance {
+        lease,
+        signed: false,
+    };
+    file(&service, &headers, build, provenance).await
+}
+
+pub(super) async fn signed_provenance(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+    Path(build): Path<BuildId>,
+) -> Result<Response, Refusal> {
+    let provenance = |lease| Wanted::Provenance {
+        lease,
+        signed: true,
+    };
+    file(&service, &headers, build, provenance).await
+}
+
 /// Answers with a file of the host that has run a build.
 async fn file(
     service: &Service,

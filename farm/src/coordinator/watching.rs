@@ -36,6 +36,9 @@ impl Coordinator {
             if let Ok(Answer::Hosts(rows)) = answer {
                 self.look_at_hosts(&mut hosts, rows).await;
             }
+            if let Some(sources) = &self.sources {
+                sources.attend(self.now()).await;
+            }
             self.look_at_revisions(&mut published).await;
             self.look_at_windows().await;
             self.look_at_queue(false).await;
@@ -69,6 +72,12 @@ impl Coordinator {
             let error = &error as &dyn std::error::Error;
             warn!(error, "cannot create the partitions of the next months");
         }
+        if let Some(sources) = &self.sources
+            && let Err(error) = sources.clean().await
+        {
+            let error = &error as &dyn std::error::Error;
+            warn!(error, "cannot delete old sources");
+        }
         if self.keep_months == 0 {
             return;
         }
@@ -92,7 +101,12 @@ impl Coordinator {
             .into_iter()
             .filter(|row| watch.is_alive(row.host, now, self.terms.lease_ms));
         let hosts = alive.map(|row| (row.host, row)).collect();
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(FarmView { hosts });
+        let keepers = self.sources.as_ref().map(|it| it.keepers(now));
+        let view = FarmView {
+            hosts,
+            keepers: keepers.unwrap_or_default(),
+        };
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
         for (host, beat) in lost {
             self.rescue(host, beat).await;
         }

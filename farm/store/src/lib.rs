@@ -14,6 +14,7 @@ mod reads;
 mod retention;
 mod rows;
 mod schema;
+mod sources;
 mod sql;
 mod tokens;
 mod transfers;
@@ -33,6 +34,7 @@ use tokio_postgres::{Config, NoTls};
 pub use enrolment::Secret;
 use known::Known;
 use schema::{MIGRATIONS, PARTITIONS};
+pub use sources::Shelves;
 pub use sql::ALL as STATEMENTS;
 pub use transfers::Site;
 

@@ -19,7 +19,7 @@ use crate::{Store, StoreError, sql};
 const ATTEMPTS_MAX: usize = 3;
 
 /// A connection with its prepared statements.
-pub(crate) struct Connection(Object);
+pub(crate) struct Connection(pub(crate) Object);
 
 impl Connection {
     pub(crate) async fn query(
@@ -46,6 +46,12 @@ impl Store {
         let it = Connection(self.connection().await?);
         match operation {
             Operation::Submit(submission) => it.submit(submission).await,
+            Operation::Copies { key, digests } => it.copies(key, digests).await,
+            Operation::Keep(digest, coordinator) => it.keep(digest, coordinator).await,
+            Operation::Lose(digest, coordinator) => it.lose(digest, coordinator).await,
+            Operation::Expire(age_ms) => it.expire(*age_ms).await,
+            Operation::Discard(digest, coordinator) => it.discard(digest, coordinator).await,
+            Operation::Attend(coordinator) => it.attend(coordinator).await,
             Operation::Cancel(build) => it.cancel(*build).await,
             Operation::Beat(host, offer) => {
                 let beats = [(*host, offer.clone())];
@@ -98,6 +104,8 @@ impl Connection {
         let target = submission.subject.target.as_ref().map(Target::as_str);
         let project = submission.subject.project.as_ref();
         let project = project.map(ProjectName::as_str);
+        let digests = submission.requirements.work.digests();
+        let sources: Vec<_> = digests.iter().map(Digest::as_str).collect();
         for _ in 0..ATTEMPTS_MAX {
             let known = self.query(sql::SUBMITTED, &[&submission.key]).await?;
             if let Some(row) = known.first() {
@@ -114,11 +122,16 @@ impl Connection {
                         &requirements,
                         &target,
                         &project,
+                        &sources,
                     ],
                 )
                 .await?;
             if let Some(row) = added.first() {
                 return Ok(Answer::Submitted(BuildId(number(row, 0))));
+            }
+            let missing = self.missing(&digests).await?;
+            if !missing.is_empty() {
+                return Ok(Answer::Missing(missing));
             }
         }
         Err(StoreError::Changing(0))

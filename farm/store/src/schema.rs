@@ -6,8 +6,8 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 8] = [
-    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS,
+const SCRIPTS: [&str; 9] = [
+    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS, SOURCES,
 ];
 
 /// The queue, hosts and results.
@@ -166,6 +166,27 @@ const WINDOWS: &str = r"
         reason text NOT NULL);
     CREATE INDEX windows_host ON windows (host);
 ";
+
+/// The coordinators and the sources that they keep as files. A row of `source_copies` without one of `sources`
+/// is a file that its coordinator deletes.
+const SOURCES: &str = r#"
+    CREATE TABLE coordinators (
+        url text COLLATE "C" PRIMARY KEY,
+        key_hash bytea NOT NULL UNIQUE,
+        keeps_sources boolean NOT NULL,
+        beat bigint NOT NULL DEFAULT 0,
+        seen timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 50);
+    CREATE TABLE sources (
+        digest text COLLATE "C" PRIMARY KEY,
+        used timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 70);
+    CREATE TABLE source_copies (
+        digest text COLLATE "C" NOT NULL,
+        coordinator text COLLATE "C" NOT NULL,
+        PRIMARY KEY (digest, coordinator));
+    CREATE INDEX source_copies_coordinator ON source_copies (coordinator);
+    ALTER TABLE builds ADD sources text[] COLLATE "C";
+    CREATE INDEX builds_sources ON builds USING gin (sources) WHERE sources IS NOT NULL;
+"#;
 
 /// The migrations of the farm.
 pub(crate) const MIGRATIONS: Migrations = Migrations {

@@ -1,8 +1,13 @@
 //! The statements, all of them constants. Each is a transaction of its own, so that no connection ever
 //! idles within one.
 
+mod sources;
 mod windows;
 
+pub(crate) use sources::{
+    ATTEND, COORDINATOR, COORDINATORS, COPIES, DISCARD, EXPIRE, HOLDERS, KEEP, KEPT, KNOWN_SOURCES,
+    LOSE, REGISTER, SEEN_COORDINATORS,
+};
 pub(crate) use windows::{
     ADD_WINDOW, END_WINDOW, MOVE_WINDOW, NOW, REMOVE_WINDOW, USUALS, WINDOW_SOON, WINDOWS,
 };
@@ -10,13 +15,21 @@ pub(crate) use windows::{
 /// Reads the build of an idempotency key.
 pub(crate) const SUBMITTED: &str = "SELECT build FROM submissions WHERE key = $1";
 
-/// Adds a build, unless its idempotency key is known.
+/// Adds a build, unless its idempotency key is known or one of its sources is not. The sources are noted as
+/// needed.
 pub(crate) const SUBMIT: &str = "
-    WITH added AS (
-        INSERT INTO submissions (key, build) VALUES ($1, nextval('build_ids'))
+    WITH locked AS (
+        SELECT digest FROM sources WHERE digest = ANY($8::text[]) ORDER BY digest FOR NO KEY UPDATE),
+    needed AS (
+        UPDATE sources SET used = now() FROM locked WHERE sources.digest = locked.digest
+        RETURNING sources.digest),
+    added AS (
+        INSERT INTO submissions (key, build) SELECT $1, nextval('build_ids')
+        WHERE (SELECT count(*) FROM needed) = cardinality($8::text[])
         ON CONFLICT DO NOTHING RETURNING build)
-    INSERT INTO builds (id, submitter, priority, machine, requirements, submitted, target, project)
-    SELECT build, $2, $3, $4, $5, now(), $6, $7 FROM added RETURNING id";
+    INSERT INTO builds
+        (id, submitter, priority, machine, requirements, submitted, target, project, sources)
+    SELECT build, $2, $3, $4, $5, now(), $6, $7, nullif($8::text[], '{}') FROM added RETURNING id";
 
 /// Finishes a build that waits as `abort`.
 pub(crate) const CANCEL_QUEUED: &str = "
@@ -96,6 +109,12 @@ pub(crate) const CANDIDATES: &str = "
         SELECT id, epoch, priority, requirements, submitted FROM builds
         WHERE state = 0 AND machine = lanes.machine AND submitter = lanes.submitter
             AND (not_before <= now() OR not_before > now() + interval '64 s')
+            AND (sources IS NULL OR NOT EXISTS (
+                SELECT FROM unnest(sources) AS needed (digest)
+                WHERE NOT EXISTS (
+                    SELECT FROM source_copies JOIN coordinators ON url = coordinator
+                    WHERE source_copies.digest = needed.digest AND keeps_sources
+                        AND seen > now() - interval '15 s')))
         ORDER BY priority DESC, id LIMIT $2) AS found";
 
 /// Reads the use of submitters on the last days.
@@ -428,7 +447,7 @@ pub(crate) const TOUCH_SESSION: &str = "UPDATE web_sessions SET used = now() WHE
 pub(crate) const CLOSE_SESSION: &str = "DELETE FROM web_sessions WHERE hash = $1";
 
 /// All statements.
-pub const ALL: [(&str, &str); 57] = [
+pub const ALL: [(&str, &str); 70] = [
     ("window_soon", WINDOW_SOON),
     ("usuals", USUALS),
     ("add_window", ADD_WINDOW),
@@ -437,6 +456,19 @@ pub const ALL: [(&str, &str); 57] = [
     ("end_window", END_WINDOW),
     ("windows", WINDOWS),
     ("now", NOW),
+    ("copies", COPIES),
+    ("known_sources", KNOWN_SOURCES),
+    ("holders", HOLDERS),
+    ("keep", KEEP),
+    ("lose", LOSE),
+    ("expire", EXPIRE),
+    ("discard", DISCARD),
+    ("kept", KEPT),
+    ("register", REGISTER),
+    ("attend", ATTEND),
+    ("coordinators", COORDINATORS),
+    ("seen_coordinators", SEEN_COORDINATORS),
+    ("coordinator", COORDINATOR),
     ("partition_names", PARTITION_NAMES),
     ("forget_submissions", FORGET_SUBMISSIONS),
     ("forget_lost", FORGET_LOST),

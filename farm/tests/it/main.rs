@@ -14,5 +14,6 @@ mod pages;
 mod processes;
 mod program;
 mod server;
+mod sources;
 mod storm;
 mod transfers;

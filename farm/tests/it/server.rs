@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use farm::api::{Attempts, Service, router};
 use farm::coordinator::Coordinator;
 use farm::secret;
+use farm::sources::{Rules, Sources};
 use farm_store::Store;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -13,7 +14,7 @@ use tokio::net::TcpListener;
 use super::farm::TERMS;
 use super::host::offer;
 
-const TOKEN: &str = "the-token-of-clients-0123456789abcdef";
+pub(crate) const TOKEN: &str = "the-token-of-clients-0123456789abcdef";
 
 /// A coordinator with its address.
 #[derive(Clone)]
@@ -26,9 +27,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a coordinator, which serves and watches until the runtime ends.
     pub(crate) async fn start(store: &Store) -> Self {
+        Self::start_with(store, None).await
+    }
+
+    /// Starts a coordinator with sources.
+    pub(crate) async fn start_with(store: &Store, rules: Option<Rules>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let coordinator = Coordinator::new(store.clone(), TERMS).reached_at(base.clone());
+        let mut coordinator = Coordinator::new(store.clone(), TERMS).reached_at(base.clone());
+        if let Some(rules) = rules {
+            let sources = Sources::open(store.clone(), base.clone(), rules).await;
+            coordinator = coordinator.with_sources(sources.unwrap());
+        }
         let service = Arc::new(Service {
             coordinator,
             client_token: Some(secret::hash(TOKEN)).into(),
@@ -61,6 +71,21 @@ impl Server {
 
     pub(crate) fn coordinator(&self) -> &Coordinator {
         &self.service.coordinator
+    }
+
+    /// Sends a request as a client.
+    pub(crate) async fn send(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> (StatusCode, Value) {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = request.header("Content-Type", "application/json");
+        let answer = request.bearer_auth(TOKEN).body(body).send().await.unwrap();
+        let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
+        let text = answer.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
     /// Gets a text as a client.

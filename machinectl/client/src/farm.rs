@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use config::builds::Artifact;
+use config::task::Digest;
 use config::{BuildId, MachineName};
 use farm_core::Published;
 use farm_core::messages::NewBuild;
@@ -10,7 +12,13 @@ use farm_core::windows::{WindowId, WindowRequest};
 use serde::Deserialize;
 
 use crate::http::segment;
-use crate::{Client, Result};
+use crate::{Client, Created, Result};
+
+/// The answer to the offer of a source.
+#[derive(Debug, Deserialize)]
+struct Offer {
+    wanted: bool,
+}
 
 /// The answer to a submission.
 #[derive(Debug, Deserialize)]
@@ -32,8 +40,20 @@ impl Client {
 
     /// Submits a build to the farm. A repetition with the same key returns the same build.
     pub fn farm_submit(&self, new: &NewBuild) -> Result<BuildId> {
-        let submitted: Submitted = self.post("builds", new)?;
-        Ok(submitted.build)
+        // Sources may have to be copied between coordinators first.
+        let submitted: Created<Submitted> = self.create_slowly("builds", new)?;
+        Ok(submitted.value.build)
+    }
+
+    /// Returns true if a coordinator takes a source of this size, which none has.
+    pub fn farm_wants(&self, sha256: &Digest, bytes: u64) -> Result<bool> {
+        let offer: Offer = self.get(&format!("sources/{sha256}/offer?bytes={bytes}"))?;
+        Ok(offer.wanted)
+    }
+
+    /// Returns the artifacts of a build of the farm, which its host lists.
+    pub fn farm_artifacts(&self, build: BuildId) -> Result<Vec<Artifact>> {
+        self.get(&format!("builds/{build}/artifacts"))
     }
 
     /// Cancels a build of the farm.

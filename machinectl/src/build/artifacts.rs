@@ -4,7 +4,9 @@ use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
 use client::{Client, ClientError};
+use config::BuildId;
 use config::builds::{Artifact, Build, PROVENANCE, SIGNED_PROVENANCE};
+use config::task::Outcome;
 use tempfile::NamedTempFile;
 
 use crate::exit_code::{ExitStatus, Failure};
@@ -18,115 +20,133 @@ struct WriteError {
     source: io::Error,
 }
 
-/// Lists the files.
-pub(super) fn list(build: &Build, output: &Output) -> Result<(), Failure> {
-    if output.is_json() {
-        return output.print_json(&build.artifacts);
-    }
-    let mut table = Table::new(["FILE", "BYTES", "SHA256"]);
-    for artifact in &build.artifacts {
-        table.add([
-            artifact.name.to_string(),
-            artifact.bytes.to_string(),
-            artifact.sha256.to_string(),
-        ]);
-    }
-    output.print_table(&table)
+/// A build of a host or of a farm, with the files that it produced.
+#[derive(Debug)]
+pub(crate) struct Produced {
+    pub(crate) id: BuildId,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) succeeded: bool,
+    pub(crate) artifacts: Vec<Artifact>,
 }
 
-/// Fails if a finished build has no files to fetch.
-pub(super) fn require_files(build: &Build) -> Result<(), Failure> {
-    match build.outcome {
-        Some(outcome) if files(build).next().is_none() => {
+impl Produced {
+    /// Returns the files of a build of a host.
+    pub(crate) fn of(build: &Build) -> Self {
+        Self {
+            id: build.id,
+            outcome: build.outcome,
+            succeeded: build.succeeded(),
+            artifacts: build.artifacts.clone(),
+        }
+    }
+
+    /// Lists the files.
+    pub(crate) fn list(&self, output: &Output) -> Result<(), Failure> {
+        if output.is_json() {
+            return output.print_json(&self.artifacts);
+        }
+        let mut table = Table::new(["FILE", "BYTES", "SHA256"]);
+        for artifact in &self.artifacts {
+            table.add([
+                artifact.name.to_string(),
+                artifact.bytes.to_string(),
+                artifact.sha256.to_string(),
+            ]);
+        }
+        output.print_table(&table)
+    }
+
+    /// Fails if a finished build has no files to fetch.
+    pub(crate) fn require_files(&self) -> Result<(), Failure> {
+        match self.outcome {
+            Some(outcome) if self.files().next().is_none() => {
+                let text = format!("build {} has no files: it finished with {outcome}", self.id);
+                Err(Failure::new(ExitStatus::NotFound, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Fetches the files and their provenance into a directory, which is created if necessary.
+    pub(crate) fn fetch(
+        &self,
+        client: &Client,
+        directory: &Path,
+        dry_run: DryRun,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        if self.outcome.is_none() {
             let text = format!(
-                "build {} has no files: it finished with {outcome}",
-                build.id
+                "build {} has not finished; `buildhost log -f {0}` waits for it",
+                self.id
             );
-            Err(Failure::new(ExitStatus::NotFound, text))
+            return Err(Failure::new(ExitStatus::Refused, text));
         }
-        _ => Ok(()),
-    }
-}
-
-/// Fetches the files and their provenance into a directory, which is created if necessary.
-pub(super) fn fetch(
-    client: &Client,
-    build: &Build,
-    directory: &Path,
-    dry_run: DryRun,
-    output: &Output,
-) -> Result<(), Failure> {
-    if build.outcome.is_none() {
-        let text = format!(
-            "build {} has not finished; `buildhost log -f {0}` waits for it",
-            build.id
-        );
-        return Err(Failure::new(ExitStatus::Refused, text));
-    }
-    if dry_run.enabled {
-        return plan(client, build, directory, output);
-    }
-    std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
-    for artifact in files(build) {
-        fetch_one(client, build, artifact, directory, output)?;
-        let path = directory.join(&artifact.name);
-        output.status(format_args!(
-            "wrote {} ({} bytes)",
-            path.display(),
-            artifact.bytes
-        ));
-    }
-    if has_provenance(build) {
-        fetch_provenance(client, build, &directory.join(PROVENANCE), output)?;
-        if let Some(envelope) = signed_provenance(client, build)? {
-            write(&directory.join(SIGNED_PROVENANCE), &envelope, output)?;
+        if dry_run.enabled {
+            return self.plan(client, directory, output);
         }
+        std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
+        for artifact in self.files() {
+            fetch_one(client, self.id, artifact, directory, output)?;
+            let path = directory.join(&artifact.name);
+            output.status(format_args!(
+                "wrote {} ({} bytes)",
+                path.display(),
+                artifact.bytes
+            ));
+        }
+        if self.has_provenance() {
+            fetch_provenance(client, self.id, &directory.join(PROVENANCE), output)?;
+            if let Some(envelope) = signed_provenance(client, self.id)? {
+                write(&directory.join(SIGNED_PROVENANCE), &envelope, output)?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn plan(client: &Client, build: &Build, directory: &Path, output: &Output) -> Result<(), Failure> {
-    for artifact in files(build) {
-        let path = directory.join(&artifact.name);
-        output.plan(format_args!(
-            "write {} ({} bytes)",
-            path.display(),
-            artifact.bytes
-        ))?;
+    fn plan(&self, client: &Client, directory: &Path, output: &Output) -> Result<(), Failure> {
+        for artifact in self.files() {
+            let path = directory.join(&artifact.name);
+            output.plan(format_args!(
+                "write {} ({} bytes)",
+                path.display(),
+                artifact.bytes
+            ))?;
+        }
+        if self.has_provenance() {
+            let is_signed = signed_provenance(client, self.id)?.is_some();
+            let names = [PROVENANCE, SIGNED_PROVENANCE];
+            for name in names.iter().take(1 + usize::from(is_signed)) {
+                let path = directory.join(name);
+                output.plan(format_args!("write {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
-    if has_provenance(build) {
-        let is_signed = signed_provenance(client, build)?.is_some();
+
+    /// Returns true if the build's provenance belongs beside its files.
+    fn has_provenance(&self) -> bool {
+        self.succeeded && !self.artifacts.is_empty()
+    }
+
+    /// Returns the files to fetch. A build of an old agent may have a file with a name of the
+    /// provenance; the agent's takes precedence.
+    fn files(&self) -> impl Iterator<Item = &Artifact> {
+        let artifacts = self.artifacts.iter();
         let names = [PROVENANCE, SIGNED_PROVENANCE];
-        for name in names.iter().take(1 + usize::from(is_signed)) {
-            let path = directory.join(name);
-            output.plan(format_args!("write {}", path.display()))?;
-        }
+        artifacts.filter(move |artifact| !names.contains(&artifact.name.as_str()))
     }
-    Ok(())
-}
-
-/// Returns true if the build's provenance belongs beside its files.
-fn has_provenance(build: &Build) -> bool {
-    build.succeeded() && !build.artifacts.is_empty()
-}
-
-/// Returns the files to fetch. A build of an old agent may have a file with a name of the
-/// provenance; the agent's takes precedence.
-fn files(build: &Build) -> impl Iterator<Item = &Artifact> {
-    let artifacts = build.artifacts.iter();
-    let names = [PROVENANCE, SIGNED_PROVENANCE];
-    artifacts.filter(move |artifact| !names.contains(&artifact.name.as_str()))
 }
 
 /// Fetches the provenance, if the agent has it.
 fn fetch_provenance(
     client: &Client,
-    build: &Build,
+    build: BuildId,
     path: &Path,
     output: &Output,
 ) -> Result<(), Failure> {
     let mut text = Vec::new();
-    match client.copy_provenance(build.id, &mut text) {
+    match client.copy_provenance(build, &mut text) {
         Err(ClientError::Refused {
             status: 404,
             detail,
@@ -140,9 +160,9 @@ fn fetch_provenance(
 }
 
 /// Returns the signed provenance; `None` if the host has no key.
-fn signed_provenance(client: &Client, build: &Build) -> Result<Option<Vec<u8>>, Failure> {
+fn signed_provenance(client: &Client, build: BuildId) -> Result<Option<Vec<u8>>, Failure> {
     let mut envelope = Vec::new();
-    match client.copy_signed_provenance(build.id, &mut envelope) {
+    match client.copy_signed_provenance(build, &mut envelope) {
         Err(ClientError::Refused { status: 404, .. }) => Ok(None),
         copied => {
             copied?;
@@ -160,7 +180,7 @@ fn write(path: &Path, content: &[u8], output: &Output) -> Result<(), Failure> {
 /// Fetches a file; it gets its name only if its hash is right.
 fn fetch_one(
     client: &Client,
-    build: &Build,
+    build: BuildId,
     artifact: &Artifact,
     directory: &Path,
     output: &Output,
@@ -171,7 +191,7 @@ fn fetch_one(
     let size = artifact.bytes;
     let progress = Progress::start(output, move || Some(size));
     let mut sink = progress.counted(file.as_file_mut());
-    match client.copy_artifact(build.id, &artifact.name, &mut sink) {
+    match client.copy_artifact(build, &artifact.name, &mut sink) {
         Err(ClientError::Write(error)) => return Err(failed(error)),
         copied => copied?,
     };

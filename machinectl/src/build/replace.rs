@@ -105,7 +105,7 @@ fn replace(
 ) -> Result<(), Failure> {
     let open = || File::open(path).map_err(|error| failed(path, error));
     source.sha256 = sys::file::digest(open()?).map_err(|error| failed(path, error))?;
-    upload_source(client, source, open()?, output)
+    Ok(upload_source(client, source, open()?, output)?)
 }
 
 /// Lets the user edit a copy of a source under its name, and uploads the copy. Fails if it has not

@@ -1,31 +1,23 @@
 //! Submitting builds: the arguments of `build`, checked, with their sources uploaded.
 
+mod of_farm;
+
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
-use client::{Client, Created};
+use client::{Client, ClientError, Created};
 use config::builds::{Build, Priority, Request, Submitter, Target};
 use config::task::{Breakpoint, Source};
 use config::{BuildId, FileName, MachineName, SecretName, ToolchainName};
-use farm_core::messages::{NewBuild, Subject};
-use farm_core::{Requirements, Work};
+
+pub(crate) use of_farm::may_be_repeated;
 
 use super::resources::ResourceOptions;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::output::{Output, Progress};
-
-/// The memory that a build of a farm needs at least, in MiB. Its guest has that of its machine, if that
-/// is more.
-const FARM_MEMORY_MIB: u64 = 512;
-/// The toolchain of a build of a farm that names none.
-const FARM_TOOLCHAIN: &str = "default";
-/// The rule for builds of a farm.
-const ONE_SCRIPT: &str =
-    "a farm takes one script, which begins with `#!`; sources do not travel to its hosts yet";
 
 /// The arguments of `build`.
 #[derive(Debug, Args)]
@@ -70,6 +62,10 @@ pub(crate) struct BuildArguments {
     /// If the build fails, hold its guest and snapshot for debugging
     #[arg(long)]
     hold: bool,
+    /// Run the only source in place of the toolchain's `build`: a script that begins with `#!` and has 64
+    /// KiB at most. Only a farm has this option
+    #[arg(long)]
+    script: bool,
 }
 
 impl BuildArguments {
@@ -94,68 +90,17 @@ impl BuildArguments {
             submitter: None,
             interactive: Some(breakpoint),
             hold: false,
+            script: false,
         }
-    }
-
-    /// Returns the request for a farm. Its work is a script, the only source.
-    ///
-    /// # Errors
-    /// The source is no script, or an option has no meaning for a farm.
-    pub(crate) fn of_farm(&self, key: String) -> Result<NewBuild, Failure> {
-        let usage = |text: String| Failure::new(ExitStatus::Usage, text);
-        let unknown = [
-            ("--after", !self.after.is_empty()),
-            ("--secret", !self.secrets.is_empty()),
-            ("--interactive", self.interactive.is_some()),
-            ("--hold", self.hold),
-        ];
-        if let Some((option, _)) = unknown.iter().find(|(_, is_set)| *is_set) {
-            let text =
-                format!("{option} has no meaning for a farm; ask the agent of a host with --host");
-            return Err(usage(text));
-        }
-        let [path] = &self.sources[..] else {
-            return Err(usage(ONE_SCRIPT.to_owned()));
-        };
-        let (name, script) = script(path)?;
-        let toolchain = match &self.toolchain {
-            Some(toolchain) => toolchain.clone(),
-            None => parsed(FARM_TOOLCHAIN)?,
-        };
-        let target = match &self.target {
-            Some(target) => target.clone(),
-            None => parsed(name.as_str())?,
-        };
-        let resources = self.resources.resources()?;
-        let counts = resources.counts.iter();
-        Ok(NewBuild {
-            key,
-            submitter: self.submitter.clone(),
-            priority: Priority(self.priority),
-            requirements: Requirements {
-                machine: self.machine.clone(),
-                toolchain,
-                cpus: resources.cpus.map_or(1, |it| it.get().into()),
-                memory_mib: resources
-                    .memory_mib
-                    .map_or(FARM_MEMORY_MIB, |it| it.get().into()),
-                resources: counts
-                    .map(|(name, count)| (name.clone(), count.get().into()))
-                    .collect(),
-                work: Work {
-                    script,
-                    package: target.to_string(),
-                },
-            },
-            subject: Subject {
-                target: Some(target),
-                project: None,
-            },
-        })
     }
 
     /// Returns the request for the agent, with the hashes of the sources.
     pub(crate) fn request(&self) -> Result<Request, Failure> {
+        if self.script {
+            let text = "--script needs a farm; the build of a toolchain can be a script, \
+                        such as that of the toolchain `shell`";
+            return Err(Failure::new(ExitStatus::Usage, text));
+        }
         let sources = self.sources.iter().map(|path| source(path));
         Ok(Request {
             machine: self.machine.clone(),
@@ -175,37 +120,6 @@ impl BuildArguments {
             controller: None,
         })
     }
-}
-
-/// Reads the script that a farm runs.
-fn script(path: &Path) -> Result<(FileName, String), Failure> {
-    let refused = |text: String| Failure::new(ExitStatus::Refused, text);
-    let (name, file) = open_source(path)?;
-    let mut text = String::new();
-    let most = Work::SCRIPT_BYTES_MAX as u64;
-    let read = file.take(most + 1).read_to_string(&mut text);
-    if read.is_err() || !text.starts_with("#!") {
-        return Err(refused(format!(
-            "{} is no script: {ONE_SCRIPT}",
-            path.display()
-        )));
-    }
-    if text.len() as u64 > most {
-        let text = format!(
-            "{} has more than {most} bytes; let it fetch what it needs",
-            path.display()
-        );
-        return Err(refused(text));
-    }
-    Ok((name, text))
-}
-
-fn parsed<T: FromStr>(text: &str) -> Result<T, Failure>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    text.parse()
-        .map_err(|error| Failure::new(ExitStatus::Usage, error))
 }
 
 /// Parses a breakpoint that a request may name.
@@ -340,12 +254,11 @@ pub(super) fn upload_source(
     source: &Source,
     file: File,
     output: &Output,
-) -> Result<(), Failure> {
+) -> Result<(), ClientError> {
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     let progress = Progress::start(output, move || Some(size));
     let passed = Arc::clone(&progress.passed);
-    client.upload_source(&source.sha256, file, passed)?;
-    Ok(())
+    client.upload_source(&source.sha256, file, passed)
 }
 
 #[derive(Debug, thiserror::Error)]

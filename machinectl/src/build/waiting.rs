@@ -2,7 +2,7 @@
 //! is canceled when the step is.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,8 +12,9 @@ use config::BuildId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use super::artifacts::Produced;
+use super::follow;
 use super::submit::{self, BuildArguments};
-use super::{artifacts, follow};
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, Follow};
 use crate::output::Output;
@@ -33,15 +34,20 @@ pub(crate) struct WaitingOptions {
 
 impl WaitingOptions {
     /// Returns true if the build is followed.
-    ///
-    /// # Errors
-    /// An option is set that has no meaning for a farm.
-    pub(crate) fn only_follows(&self) -> Result<bool, Failure> {
-        if self.output.is_some() || self.cancel_on_signal {
-            let text = "--output and --cancel-on-signal have no meaning for a farm yet";
-            return Err(Failure::new(ExitStatus::Usage, text));
-        }
-        Ok(self.follow.enabled)
+    pub(crate) fn follows(&self) -> bool {
+        self.follow.enabled
+    }
+
+    /// Returns the directory into which the files of the build are fetched.
+    pub(crate) fn output(&self) -> Option<&Path> {
+        self.output.as_deref()
+    }
+
+    /// Returns a flag that the first signal sets, if the build is canceled on signals. From here on a signal
+    /// waits until the number of the build is known.
+    pub(crate) fn signal(&self) -> Result<Option<Arc<AtomicBool>>, Failure> {
+        let signal = self.cancel_on_signal.then(flag_of_signals).transpose();
+        signal.map_err(|error| Failure::new(ExitStatus::Failure, error))
     }
 }
 
@@ -53,9 +59,7 @@ pub(super) fn submit(
     output: &Output,
 ) -> Result<(), Failure> {
     let request = submit::upload(client, arguments, output)?;
-    // From here on a signal waits until the number of the build is known.
-    let signal = options.cancel_on_signal.then(flag_of_signals).transpose();
-    let mut signal = signal.map_err(|error| Failure::new(ExitStatus::Failure, error))?;
+    let mut signal = options.signal()?;
     let submitted = submit::request_build(client, &request, output)?;
     if let (false, Some(flag)) = (submitted.is_new, &signal) {
         // The build stays, and a signal ends the program.
@@ -69,11 +73,12 @@ pub(super) fn submit(
     follow::run_with(client, build, false, output, &mut || {
         cancel_on_signal(client, build, &mut signal, output)
     })?;
-    match &options.output {
+    match options.output() {
         None => Ok(()),
         Some(directory) => {
-            let (build, dry_run) = (client.build(build)?, DryRun { enabled: false });
-            artifacts::fetch(client, &build, directory, dry_run, output)
+            let dry_run = DryRun { enabled: false };
+            let produced = Produced::of(&client.build(build)?);
+            produced.fetch(client, directory, dry_run, output)
         }
     }
 }

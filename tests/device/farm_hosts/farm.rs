@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use reqwest::blocking::Client;
@@ -74,6 +75,8 @@ impl Farm {
             .args(["--lease-seconds", &LEASE_SECONDS.to_string()])
             .arg("--client-token")
             .arg(self.directory.path().join("clients"))
+            .arg("--sources")
+            .arg(self.sources(address))
             .stderr(Stdio::from(log.unwrap()))
             .spawn()
             .unwrap();
@@ -82,6 +85,12 @@ impl Farm {
             TcpStream::connect(address).is_ok()
         });
         coordinator
+    }
+
+    /// Returns the directory of a coordinator's sources.
+    fn sources(&self, address: SocketAddr) -> PathBuf {
+        let name = format!("sources-{}", address.port());
+        self.directory.path().join(name)
     }
 
     /// Returns the settings of a host.
@@ -149,6 +158,16 @@ impl Farm {
         let token = self.directory.path().join("clients").display().to_string();
         let farm = ["--farm", &url, "--token-file", &token];
         host.machinectl(&[&farm, arguments].concat())
+    }
+
+    /// Returns a command of `machinectl` with the farm, which is not started yet.
+    pub(super) fn command_line(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = command::prepare(program("machinectl"));
+        let url = format!("http://{}", self.coordinators[0].address);
+        command.args(["--farm", &url, "--token-file"]);
+        command.arg(self.directory.path().join("clients"));
+        command.args(arguments);
+        command
     }
 
     pub(super) fn cancel(&self, build: u64) {

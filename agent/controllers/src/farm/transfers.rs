@@ -1,10 +1,11 @@
 //! Transfers: connections to the coordinator that waits for something, and to one that has it sent.
 
 use config::MachineName;
+use config::task::Digest;
 use farm_core::Revision;
 use farm_core::transfers::{PROTOCOL, STATUS, TransferOrder};
 use reqwest_tls::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, UPGRADE};
-use reqwest_tls::{Body, StatusCode, Upgraded};
+use reqwest_tls::{Body, Response, StatusCode, Upgraded};
 
 use super::client::{Client, FarmError, refusal, with_key};
 use super::key::FarmKey;
@@ -18,6 +19,13 @@ pub struct Supply {
     pub headers: HeaderMap,
     /// The content.
     pub body: Body,
+}
+
+/// The content of a source, as it arrives.
+#[derive(Debug)]
+pub struct SourceContent {
+    url: String,
+    response: Response,
 }
 
 impl Client {
@@ -63,6 +71,36 @@ impl Client {
         let (url, revision) = (self.url(), revision.0);
         let address = format!("{url}/farm/v1/machines/{machine}/revisions/{revision}");
         self.switch(key, url, address).await
+    }
+
+    /// Fetches a source of a build, through any coordinator.
+    ///
+    /// # Errors
+    /// No coordinator has it, or none can be reached.
+    pub async fn source(&self, key: &FarmKey, digest: &Digest) -> Result<SourceContent, FarmError> {
+        let url = self.url().to_owned();
+        let request = self.http.get(format!("{url}/farm/v1/sources/{digest}"));
+        let response = self.send(&url, with_key(request, key)).await?;
+        Ok(SourceContent { url, response })
+    }
+
+    /// Returns the next part of a source; `None` at its end.
+    ///
+    /// # Errors
+    /// The connection is cut. The next request asks another coordinator.
+    pub async fn part(&self, content: &mut SourceContent) -> Result<Option<Vec<u8>>, FarmError> {
+        match content.response.chunk().await {
+            Ok(part) => Ok(part.map(Vec::from)),
+            Err(error) => {
+                let reason = sys::error_report::chain(&error.without_url());
+                Err(self.unavailable(&content.url, reason))
+            }
+        }
+    }
+
+    /// Gives a source up whose coordinator sends nothing. The next request asks another one.
+    pub fn give_up(&self, content: &SourceContent) -> FarmError {
+        self.unavailable(&content.url, "it sends nothing".to_owned())
     }
 
     /// Switches the protocol of a connection.

@@ -51,6 +51,10 @@ fn offer_given_task(map: &mut Namespace, directory: &Path, build: &Build) -> io:
         map.offer(task::SCRIPT, given_script(directory)?.script.into_bytes());
         return Ok(());
     }
+    if build.is_guarded() {
+        // A build of a farm with sources has a task like those of clients.
+        return Ok(());
+    }
     if build.auxiliaries().next().is_none() {
         let given = sys::trusted::read(directory.join(GIVEN_TASK))?;
         map.offer(task::TASK, given);

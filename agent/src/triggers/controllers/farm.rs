@@ -10,6 +10,7 @@ mod enrol;
 mod lease;
 mod offer;
 mod recovery;
+mod sources;
 mod transfers;
 
 use std::error::Error;

@@ -210,3 +210,18 @@ fn a_change_of_the_offer_replaces_a_poll_that_is_held() {
     assert_eq!(agent.wake(), Moment(10), "many changes make one poll");
     assert_ne!(poll(&mut agent, 10), first);
 }
+
+#[test]
+fn a_lease_whose_source_does_not_arrive_is_given_back() {
+    let mut agent = agent();
+    let id = poll(&mut agent, 0);
+    agent.step(Moment(1), answer(id, &[lease(1)]));
+    assert_eq!(agent.step(Moment(5), Input::NotRecorded(lease(1))), []);
+    assert!(agent.wake() <= Moment(5));
+    let effects = agent.step(Moment(5), Input::Tick);
+    assert!(effects.contains(&Effect::Release(lease(1))), "{effects:?}");
+    let effects = agent.step(Moment(6), Input::Settled(lease(1)));
+    assert_eq!(effects, [Effect::Forget(lease(1))]);
+    // A lease that is over meanwhile stays so.
+    assert_eq!(agent.step(Moment(7), Input::NotRecorded(lease(1))), []);
+}

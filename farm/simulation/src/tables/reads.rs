@@ -20,7 +20,7 @@ impl Tables {
         for (build, record) in &self.builds {
             let machine = &record.submission.requirements.machine;
             let due = matches!(record.state, State::Queued(not_before) if is_due(not_before, now));
-            if due && machines.contains(machine) {
+            if due && machines.contains(machine) && self.has_sources(now, record) {
                 let lane = (machine, &record.submission.submitter);
                 lanes.entry(lane).or_default().push((*build, record));
             }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use config::builds::Priority;
+use config::task::Source;
 use config::{BuildId, MachineName, ToolchainName};
 use farm_core::messages::{Reply, Request, Subject, Submission};
 use farm_core::windows::{NewWindow, Occurrence};
-use farm_core::{HostId, Published, Requirements, Revision};
+use farm_core::{HostId, Published, Requirements, Revision, Work};
 use fastrand::Rng;
 
 use super::contents::content;
-use super::{Event, HOSTS, Origin, STORM_MS, TERMS, World};
+use super::{Event, HOSTS, Origin, STORM_MS, TERMS, World, sources};
 use crate::tables::State;
 
 /// The time after which a request is repeated.
@@ -64,6 +65,7 @@ impl World {
         if self.is_calm() {
             // An earlier request to drain may still be under way.
             self.after(10_000, Event::Client);
+            self.upload_again();
             for host in 0..HOSTS {
                 self.client_sends(Request::Drain(HostId(host as u64), false));
             }
@@ -127,6 +129,13 @@ impl World {
         let Ok(submitter) = submitter.parse() else {
             return;
         };
+        let count = self.rng.u64(0..3);
+        let sources = (0..count).filter_map(|number| {
+            let name = format!("source-{number}").parse().ok()?;
+            let sha256 = sources::digest(self.rng.u64(0..sources::SOURCES));
+            Some(Source { name, sha256 })
+        });
+        let sources = sources.collect();
         let submission = Submission {
             key: format!("k{}", self.client.submitted),
             submitter,
@@ -137,10 +146,14 @@ impl World {
                 cpus: self.rng.u64(1..4),
                 memory_mib: 100,
                 resources: BTreeMap::new(),
-                work: farm_core::Work::default(),
+                work: Work {
+                    sources,
+                    ..Work::default()
+                },
             },
             subject: Subject::default(),
         };
+        self.upload(submission.requirements.work.digests());
         self.client_sends(Request::Submit(submission));
     }
 
@@ -161,8 +174,10 @@ impl World {
     }
 
     pub(super) fn client_reply(&mut self, number: u64, reply: &Reply) {
-        if *reply == Reply::Unavailable {
-            return;
+        match reply {
+            Reply::Unavailable | Reply::NotCopied(..) => return,
+            Reply::NoSource(digests) => return self.upload(digests.clone()),
+            _ => {}
         }
         let Some(request) = self.client.open.remove(&number) else {
             return;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use farm_core::coordinator::{FarmView, Handling, Step};
+use farm_core::copies::{Attendance, Copying};
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, HostRow, Operation, Unknown};
 use farm_core::watch::Watch;
@@ -10,6 +11,7 @@ use farm_core::{HostId, Moment};
 use fastrand::Rng;
 
 use super::polls::Polls;
+use super::sources::Shelf;
 use super::{Call, Caller, Event, Origin, TERMS, World};
 use crate::Bug;
 
@@ -28,7 +30,8 @@ pub(crate) struct Coordinator {
     rate_permille: u64,
     requests: u64,
     handlings: BTreeMap<u64, (Handling, Origin, u64)>,
-    view: FarmView,
+    pub(super) view: FarmView,
+    pub(super) shelf: Shelf,
     watch: Watch,
     calls: u64,
     pub(super) polls: Polls,
@@ -45,6 +48,7 @@ impl Coordinator {
             requests: 0,
             handlings: BTreeMap::new(),
             view: FarmView::default(),
+            shelf: Shelf::default(),
             watch: Watch::default(),
             calls: 0,
             polls: Polls::default(),
@@ -81,6 +85,7 @@ impl World {
         it.handlings.clear();
         it.view = FarmView::default();
         it.watch = Watch::default();
+        it.shelf.attendance = Attendance::default();
         it.polls = Polls::new(self.rng.u64(..));
         self.say(|| format!("coordinator {coordinator} starts"));
         self.after(1, Event::Watch(coordinator, process));
@@ -132,7 +137,14 @@ impl World {
             operation: *operation,
         };
         match step {
-            Step::Ask(operation) => self.coordinator_asks(call, request, operation),
+            Step::Ask(operation) => {
+                if let Operation::Submit(submission) = &operation {
+                    let digests = submission.requirements.work.digests();
+                    self.check_copies(coordinator, &digests);
+                }
+                self.coordinator_asks(call, request, operation);
+            }
+            Step::Copy(copying) => self.copy_source(call, copying),
             Step::Wait(until) => {
                 if let Some(host) = it.handlings[&request].0.polling() {
                     it.polls.held.insert(host, request);
@@ -212,8 +224,38 @@ impl World {
         if *operation != call.operation {
             return;
         }
-        let step = handling.answered(now, &it.view, answer);
+        let step = if self.bug == Some(Bug::SourceHasOneCopy) {
+            let mut view = it.view.clone();
+            let own = view.keepers.own.clone();
+            view.keepers.alive.retain(|it| Some(it) == own.as_ref());
+            handling.answered(now, &view, answer)
+        } else {
+            handling.answered(now, &it.view, answer)
+        };
         self.coordinator_step(call.coordinator, request, step);
+    }
+
+    /// Tells a request that a copy was made, or the reason for which it was not.
+    pub(super) fn coordinator_copied(
+        &mut self,
+        call: Call,
+        copying: Copying,
+        result: Result<(), String>,
+    ) {
+        let it = &mut self.coordinators[call.coordinator];
+        let Caller::Request(request) = call.request else {
+            return;
+        };
+        if !it.up || it.process != call.process {
+            return;
+        }
+        let Some((handling, _, operation)) = it.handlings.get_mut(&request) else {
+            return;
+        };
+        if *operation == call.operation {
+            let step = handling.copied(copying, result);
+            self.coordinator_step(call.coordinator, request, step);
+        }
     }
 
     pub(super) fn coordinator_hold_over(&mut self, call: Call) {
@@ -261,6 +303,7 @@ impl World {
         self.after(WATCH_MS, Event::Watch(coordinator, process));
         let call = self.own_call(coordinator, Caller::Watch);
         self.ask(call, Operation::Hosts);
+        self.attend(coordinator);
     }
 
     /// Returns a call that belongs to no request.
@@ -276,8 +319,10 @@ impl World {
     }
 
     fn watch_answer(&mut self, call: Call, answer: Result<Answer, Unknown>) {
-        let Ok(Answer::Hosts(rows)) = answer else {
-            return;
+        let rows = match answer {
+            Ok(Answer::Hosts(rows)) => rows,
+            Ok(other) => return self.sources_answer(call.coordinator, other),
+            Err(Unknown) => return,
         };
         let now = self.coordinator_clock(call.coordinator);
         let lost = self.watch_lost(call.coordinator, now, &rows);

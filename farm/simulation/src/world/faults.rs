@@ -45,6 +45,9 @@ impl World {
                 self.after(lasts, Event::HostThaw(host));
             }
             5 => {
+                if self.rng.u32(0..8) == 0 {
+                    self.lose_disk(coordinator);
+                }
                 self.say(|| format!("FAULT coordinator {coordinator}: killed for {lasts} ms"));
                 self.statistics.crashes += 1;
                 self.coordinators[coordinator].up = false;

@@ -40,6 +40,8 @@ pub(crate) struct Host {
     /// The content of these revisions, as far as the host knows it.
     pub(super) contents: BTreeMap<MachineName, Digest>,
     pub(crate) needs: BTreeMap<Lease, Requirements>,
+    /// The leases whose sources have arrived.
+    pub(super) sources: BTreeSet<Lease>,
     next_tick: u64,
     /// True if it never comes back.
     pub(super) is_lost: bool,
@@ -64,6 +66,7 @@ impl Host {
             revisions: BTreeMap::new(),
             contents: BTreeMap::new(),
             needs: BTreeMap::new(),
+            sources: BTreeSet::new(),
             next_tick: 0,
             is_lost: false,
         }
@@ -236,8 +239,8 @@ impl World {
             }
             Effect::Record(lease, requirements) => {
                 self.ghosts.known(lease);
-                self.hosts[host].needs.insert(lease, requirements);
-                self.write(host, Write::Lease(lease));
+                self.hosts[host].needs.insert(lease, requirements.clone());
+                self.host_records(host, lease, &requirements);
                 if self.has(Bug::GuestBeforeRecord) {
                     self.after(0, input(Input::Recorded(lease)));
                 }

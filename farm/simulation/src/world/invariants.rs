@@ -36,6 +36,10 @@ pub(crate) struct Ghosts {
     stored: BTreeSet<(usize, Lease)>,
     submitted: BTreeMap<String, BuildId>,
     canceled: BTreeSet<BuildId>,
+    /// True if a coordinator has lost its disk.
+    pub(super) is_disk_lost: bool,
+    /// True if a source was forgotten.
+    pub(super) has_forgotten: bool,
     claimed: BTreeMap<MachineName, Revision>,
     current: [BTreeMap<MachineName, Revision>; HOSTS],
     contents: BTreeMap<(MachineName, Revision), Option<Digest>>,
@@ -141,6 +145,7 @@ impl World {
 
     /// Checks the start of a guest.
     pub(crate) fn check_start(&mut self, host: usize, lease: Lease) {
+        self.check_sources(host, lease);
         if !self.ghosts.started.insert(lease) {
             self.violate(format!("no two guests of one lease: host {host}, {lease}"));
         }
@@ -193,6 +198,8 @@ impl World {
                 self.check_claim(before, *host, grant.lease);
             }
         }
+        self.check_needed();
+        self.discarded(operation, answer);
         self.check_contents(operation, answer);
         for (machine, published) in &before.published {
             let now = self.tables.published.get(machine).cloned();

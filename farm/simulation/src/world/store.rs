@@ -133,6 +133,18 @@ fn break_after(
                 }
             }
         }
+        (Bug::SourceExpiresInUse, Operation::Expire(age_ms), Answer::Expired(digests)) => {
+            let now = before.sources.values().copied().max().unwrap_or_default();
+            let old = |used: &u64| now.saturating_sub(*used) > *age_ms;
+            digests.extend(
+                before
+                    .sources
+                    .iter()
+                    .filter(|(_, it)| old(it))
+                    .map(|(it, _)| it.clone()),
+            );
+            tables.sources.retain(|digest, _| !digests.contains(digest));
+        }
         (Bug::LossIsNotCounted, ..) => {
             for build in tables.builds.values_mut() {
                 build.losses = 0;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::BuildId;
 use config::builds::{Artifact, Priority};
-use config::task::Outcome;
+use config::task::{Digest, Outcome, Source};
 use farm_core::messages::{Grant, NewBuild, Poll, PollAnswer, PollId, Release, Report, Subject};
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
 use farm_core::view::{
@@ -22,6 +22,7 @@ use server_tests::Description;
 
 use super::super::clients::{Publication, Submitted};
 use super::super::hosts::{Enrolled, Enrolment};
+use super::super::sources::SourceWanted;
 use super::OPENAPI;
 
 const LEASE: Lease = Lease {
@@ -89,7 +90,15 @@ fn requirements() -> Requirements {
         work: Work {
             script: "#!/bin/sh\n".to_owned(),
             package: "hello".to_owned(),
+            sources: vec![source()],
         },
+    }
+}
+
+fn source() -> Source {
+    Source {
+        name: "hello.tar".parse().unwrap(),
+        sha256: "a".repeat(64).parse().unwrap(),
     }
 }
 
@@ -165,6 +174,7 @@ fn wanted() -> Vec<Wanted> {
         Wanted::Log { .. }
         | Wanted::Artifacts { .. }
         | Wanted::Artifact { .. }
+        | Wanted::Provenance { .. }
         | Wanted::Image { .. } => {}
     }
     let artifact = Wanted::Artifact {
@@ -175,7 +185,12 @@ fn wanted() -> Vec<Wanted> {
         machine: "linux".parse().unwrap(),
         revision: Revision(3),
     };
-    vec![log, Wanted::Artifacts { lease: LEASE }, artifact, image]
+    let provenance = Wanted::Provenance {
+        lease: LEASE,
+        signed: true,
+    };
+    let artifacts = Wanted::Artifacts { lease: LEASE };
+    vec![log, artifacts, artifact, provenance, image]
 }
 
 fn lost() -> LostAttempt {
@@ -294,6 +309,8 @@ fn compare_hosts(compared: &mut Compared) {
 
 /// Compares what clients and coordinators send to each other.
 fn compare_clients(compared: &mut Compared) {
+    compared.taken("Source", &source());
+    compared.sent("SourceWanted", &SourceWanted { wanted: true });
     compared.taken("Work", &requirements().work);
     compared.taken("Requirements", &requirements());
     compared.sent("NewBuild", &new_build());

@@ -1,8 +1,10 @@
 //! The database does what the specification says: random operations on both give the same answers.
 
+use std::collections::BTreeSet;
+
 use config::BuildId;
-use config::task::{Digest, Outcome};
-use farm_core::messages::Submission;
+use config::task::{Digest, Outcome, Source};
+use farm_core::copies::CoordinatorName;
 use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::windows::{Day, NewWindow, Occurrence, Weekly};
 use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Published, Revision};
@@ -15,6 +17,8 @@ use server_tests::Cluster;
 use super::harness::{MACHINES, client, is_long, open, submission};
 
 const HOSTS: u8 = 3;
+/// The coordinators. Only the first two keep sources.
+const COORDINATORS: u8 = 3;
 const START_MS: u64 = 1_000_000_000_000;
 
 /// Replaces the clock of the database by a table, for connections with this path.
@@ -61,14 +65,6 @@ fn any_picks(rng: &mut Rng, tables: &Tables) -> Vec<Pick> {
         }
     }
     picks
-}
-
-fn any_submission(rng: &mut Rng, tables: &Tables, machine: usize) -> Submission {
-    let submitter = ["ann", "bob", "cleo"][rng.usize(0..3)];
-    let key = rng.u64(0..tables.builds.len() as u64 + 4);
-    let mut submission = submission(key, submitter, machine, rng.i32(-1..2));
-    submission.subject.target = ["a", "b", "-"][rng.usize(0..3)].parse().ok();
-    submission
 }
 
 /// Returns true if a host whose beat was raised has a window before it.
@@ -125,6 +121,47 @@ fn any_window(rng: &mut Rng, tables: &Tables, host: HostId, now: u64) -> Operati
     }
 }
 
+fn any_digest(rng: &mut Rng) -> Digest {
+    format!("{:064x}", rng.u8(0..4)).parse().unwrap()
+}
+
+fn any_digests(rng: &mut Rng) -> Vec<Digest> {
+    let digests: BTreeSet<_> = (0..rng.u8(0..3)).map(|_| any_digest(rng)).collect();
+    digests.into_iter().collect()
+}
+
+fn any_coordinator(rng: &mut Rng) -> CoordinatorName {
+    CoordinatorName(format!("http://c{}", rng.u8(0..COORDINATORS)))
+}
+
+fn any_submission(rng: &mut Rng, tables: &Tables, machine: usize) -> Operation {
+    let submitter = ["ann", "bob", "cleo"][rng.usize(0..3)];
+    let key = rng.u64(0..tables.builds.len() as u64 + 4);
+    let mut submission = submission(key, submitter, machine, rng.i32(-1..2));
+    let sources = any_digests(rng).into_iter().enumerate();
+    let sources = sources.map(|(number, sha256)| Source {
+        name: format!("source{number}").parse().unwrap(),
+        sha256,
+    });
+    submission.requirements.work.sources = sources.collect();
+    submission.subject.target = ["a", "b", "-"][rng.usize(0..3)].parse().ok();
+    Operation::Submit(submission)
+}
+
+fn any_operation_on_sources(rng: &mut Rng, tables: &Tables) -> Operation {
+    match rng.u8(0..7) {
+        0 => Operation::Copies {
+            key: format!("k{}", rng.u64(0..tables.builds.len() as u64 + 9)),
+            digests: any_digests(rng),
+        },
+        1 | 2 => Operation::Keep(any_digest(rng), any_coordinator(rng)),
+        3 => Operation::Lose(any_digest(rng), any_coordinator(rng)),
+        4 => Operation::Expire(rng.u64(0..20_000)),
+        5 => Operation::Discard(any_digest(rng), any_coordinator(rng)),
+        _ => Operation::Attend(any_coordinator(rng)),
+    }
+}
+
 fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
     let host = HostId(rng.u64(1..=u64::from(HOSTS)));
     let known = tables.hosts[&host].beat;
@@ -135,8 +172,9 @@ fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
     };
     let machine = rng.usize(0..MACHINES.len());
     let attempts_max = 3;
-    match rng.u8(0..23) {
-        0..4 => Operation::Submit(any_submission(rng, tables, machine)),
+    match rng.u8(0..29) {
+        0..4 => any_submission(rng, tables, machine),
+        23..29 => any_operation_on_sources(rng, tables),
         4 => Operation::Cancel(BuildId(rng.u64(0..=tables.builds.len() as u64 + 1))),
         5 | 6 => {
             let mut offer = Offer::default();
@@ -207,17 +245,27 @@ fn the_database_answers_as_specified() {
         cluster.url()
     );
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    drop(runtime.block_on(open(&url, HOSTS)));
-    let tables = "builds, finished, submissions, machines, used, offers, windows";
+    runtime.block_on(async {
+        let store = open(&url, HOSTS).await;
+        for number in 0..COORDINATORS {
+            let name = CoordinatorName(format!("http://c{number}"));
+            let registered = store.register(&name, [number; 32], number < 2).await;
+            registered.unwrap();
+        }
+    });
+    let tables =
+        "builds, finished, submissions, machines, used, offers, windows, sources, source_copies";
     let seeds = if is_long() { 500 } else { 30 };
     let (mut claimed, mut recorded, mut rescued, mut placed) = (0, 0, 0, 0);
     let (mut usual, mut soon) = (0, 0);
+    let (mut missing, mut expired, mut discarded) = (0, 0, 0);
     for seed in 0..seeds {
         let reset = format!(
             "SET search_path = frozen; TRUNCATE {tables}; ALTER SEQUENCE build_ids RESTART;
              ALTER SEQUENCE window_ids RESTART;
              UPDATE hosts SET beat = 0, drained = false, orders = 0,
-                version = version + 1"
+                version = version + 1;
+             UPDATE coordinators SET beat = 0, seen = to_timestamp(0)"
         );
         clock.batch_execute(&reset).unwrap();
         // Beats are lower now, as after the restore of a backup.
@@ -225,9 +273,10 @@ fn the_database_answers_as_specified() {
         let mut rng = Rng::with_seed(seed);
         let mut tables = Tables::default();
         (1..=HOSTS).for_each(|host| tables.enrol(HostId(host.into())));
+        (0..2).for_each(|it| tables.register(CoordinatorName(format!("http://c{it}"))));
         let mut now = START_MS;
         let mut log = Vec::new();
-        for _ in 0..250 {
+        for _ in 0..300 {
             now = match rng.u8(0..30) {
                 0 => now + rng.u64(0..200_000_000),
                 1 => now - rng.u64(0..300_000),
@@ -248,6 +297,9 @@ fn the_database_answers_as_specified() {
                 }
                 Answer::Beats(answers) => soon += answers.iter().filter(|it| is_soon(it)).count(),
                 beaten @ Answer::Beaten { .. } => soon += usize::from(is_soon(beaten)),
+                Answer::Missing(_) => missing += 1,
+                Answer::Expired(digests) => expired += digests.len(),
+                Answer::Done if matches!(operation, Operation::Discard(..)) => discarded += 1,
                 _ => {}
             }
             log.push(format!("{now} {operation:?} -> {expected:?}"));
@@ -261,6 +313,8 @@ fn the_database_answers_as_specified() {
         "{claimed} {recorded} {rescued} {placed} {soon}"
     );
     assert!(usual > 0, "no duration was compared");
+    let least = missing.min(expired).min(discarded);
+    assert!(least > 0, "{missing} {expired} {discarded}");
 }
 
 #[test]

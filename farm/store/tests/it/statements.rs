@@ -6,7 +6,12 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 22] = [
+const HOT: [(&str, &str); 27] = [
+    ("copies", "('{a,b}')"),
+    ("keep", "('a', 'http://c')"),
+    ("expire", "(1000)"),
+    ("discard", "('a', 'http://c')"),
+    ("submit", "('k', 's', 0, 'm', '{}', NULL, NULL, '{a,b}')"),
     ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
@@ -63,6 +68,9 @@ fn fill(rows: u64) -> String {
              CASE WHEN n % 40 = 0 THEN 'error' ELSE 'success' END, true, 100 + n % 1000,
              't' || n % 500, 'p' || n % 10
          FROM generate_series({rows} / 2 + 1, {rows}) n;
+         UPDATE builds SET sources = ARRAY[md5(id::text)] WHERE id % 10 = 0;
+         INSERT INTO sources SELECT md5(n::text), now() FROM generate_series(1, 50000) n;
+         INSERT INTO source_copies SELECT digest, 'http://c' FROM sources;
          INSERT INTO used SELECT 's' || n % 5000, current_date - n / 80000, n / 5000 % 16, 1
          FROM generate_series(0, 399999) n;
          ANALYZE"
@@ -102,6 +110,7 @@ fn every_statement_is_valid_and_the_hot_ones_use_indexes() {
                 "used",
                 "hosts",
                 "offers",
+                "source_copies",
             ],
         );
     }

@@ -84,7 +84,12 @@ pub(super) fn differs(one: &Offer, other: &Offer) -> bool {
         || free(one) != free(other)
 }
 
-/// Returns the manifest of a task, which is a script.
+/// Returns true if a build runs its own script. Others run the `build` of their toolchain on their sources.
+fn has_script(needs: &Requirements) -> bool {
+    !needs.work.script.is_empty() || needs.work.sources.is_empty()
+}
+
+/// Returns the manifest of a task, which may be a script.
 pub(super) fn script(needs: &Requirements) -> Vec<u8> {
     let given = GivenScript {
         script: needs.work.script.clone(),
@@ -104,7 +109,7 @@ pub(super) fn request(
     Request {
         machine: needs.machine.clone(),
         toolchain: Some(needs.toolchain.clone()),
-        sources: Vec::new(),
+        sources: needs.work.sources.clone(),
         interactive: None,
         hold: false,
         commands: None,
@@ -126,7 +131,7 @@ pub(super) fn request(
                 .saturating_add(rules.lease_max)
                 .unwrap_or(Timestamp::MAX),
             auxiliaries: Vec::new(),
-            script: true,
+            script: has_script(needs),
             guarded: true,
         }),
     }
@@ -172,6 +177,7 @@ mod tests {
             work: Work {
                 script: "true".to_owned(),
                 package: "hello".to_owned(),
+                sources: Vec::new(),
             },
         }
     }
@@ -209,6 +215,20 @@ mod tests {
         assert!(!differs(&offer(1, 100, None), &offer(1, 90, None)));
         assert!(differs(&offer(1, 100, None), &offer(2, 100, None)));
         assert!(differs(&offer(1, 100, None), &offer(1, 100, Some("full"))));
+    }
+
+    #[test]
+    fn a_build_with_sources_runs_the_program_of_its_toolchain() {
+        let mut needs = needs(1, 1);
+        needs.work.sources = vec![config::task::Source {
+            name: "a.tar".parse().unwrap(),
+            sha256: "a".repeat(64).parse().unwrap(),
+        }];
+        assert!(has_script(&needs));
+        needs.work.script.clear();
+        assert!(!has_script(&needs));
+        needs.work.sources.clear();
+        assert!(has_script(&needs));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use farm_core::transfers::{TransferId, TransferOrder, Wanted};
 use farm_core::{Lease, Published};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, header};
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use records::RecordsError;
@@ -102,8 +103,14 @@ pub(super) async fn send(
             let path = format!("log?offset={offset}&follow={follow}");
             send_file(&agent, &farm, &key, &order, *lease, &path).await
         }
-        Wanted::Artifacts { lease } => {
-            send_file(&agent, &farm, &key, &order, *lease, "artifacts").await
+        Wanted::Artifacts { lease } => send_list(&agent, &farm, &key, &order, *lease).await,
+        Wanted::Provenance { lease, signed } => {
+            let path = if *signed {
+                "provenance/signed"
+            } else {
+                "provenance"
+            };
+            send_file(&agent, &farm, &key, &order, *lease, path).await
         }
         Wanted::Artifact { lease, name } => {
             let path = format!("artifacts/{}", encoded(name.as_str()));
@@ -120,6 +127,40 @@ pub(super) async fn send(
 /// Returns a name as one segment of a path.
 fn encoded(name: &str) -> String {
     utf8_percent_encode(name, RESERVED).to_string()
+}
+
+/// Sends the list of a build's artifacts.
+async fn send_list(
+    agent: &AgentState,
+    farm: &Farm,
+    key: &FarmKey,
+    order: &TransferOrder,
+    held: Lease,
+) -> Result<(), TransferError> {
+    let (name, session) = (farm.rules.name.clone(), lease::session(held));
+    let build = agent.records.build_of_session(name, session).await?;
+    let build = match build {
+        Some(build) => agent.records.get(build).await?,
+        None => None,
+    };
+    let (status, body) = match build {
+        Some(build) => (200, serde_json::to_vec(&build.artifacts)),
+        None => {
+            let message = "the host has deleted the build";
+            (
+                404,
+                serde_json::to_vec(&serde_json::json!({ "error": message })),
+            )
+        }
+    };
+    let json = HeaderValue::from_static("application/json");
+    let supply = Supply {
+        status,
+        headers: [(header::CONTENT_TYPE, json)].into_iter().collect(),
+        // The values have only names as keys, so that this never fails.
+        body: SupplyBody::from(body.unwrap_or_default()),
+    };
+    Ok(farm.client.supply(key, order, supply).await?)
 }
 
 async fn send_file(

@@ -13,7 +13,7 @@ use telemetry::metrics::RequestResult;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::super::{builds, note_answer, note_failure};
+use super::super::{builds, note_answer, note_failure, sources};
 use super::{Driver, Event};
 
 impl Driver {
@@ -61,11 +61,15 @@ impl Driver {
         tokio::spawn(timeout(limit, polls));
     }
 
-    /// Writes a lease with its build, repeatedly until that succeeds.
+    /// Fetches the sources of a build, and writes its lease with it, repeatedly until that succeeds.
     pub(super) fn record(&self, lease: Lease, needs: Requirements) {
         let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
-        let sender = self.sender.clone();
+        let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
         tokio::spawn(async move {
+            if !sources::fetch(&agent, &farm, &key, &needs.work.sources).await {
+                let _ = sender.send(Event::Input(Input::NotRecorded(lease)));
+                return;
+            }
             while !agent.stopping.is_cancelled() {
                 match builds::submit(&agent, &farm, lease, &needs).await {
                     Ok(build) => {
