@@ -3,7 +3,7 @@
 use config::ScheduleName;
 use jiff::{SignedDuration, Timestamp};
 
-use super::timing::Times;
+use crate::times::Times;
 
 /// The maximum by which a last run may lie ahead of the clock. Beyond it, the clock was wrong
 /// at that run.
@@ -11,13 +11,13 @@ const SET_BACK_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 /// The facts about a schedule that the plan needs.
 #[derive(Debug, Clone)]
-pub(super) struct ScheduleState {
+pub struct ScheduleState {
     /// Its name.
-    pub(super) name: ScheduleName,
+    pub name: ScheduleName,
     /// Its times.
-    pub(super) times: Times,
+    pub times: Times,
     /// Its high-water mark: all times up to here are done.
-    pub(super) since: Timestamp,
+    pub since: Timestamp,
 }
 
 impl ScheduleState {
@@ -25,7 +25,7 @@ impl ScheduleState {
     ///
     /// A clock that is set back repeats no time, unless the schedule would not run for longer
     /// than [`SET_BACK_MAX`].
-    pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
+    pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let is_wrong = self.since.duration_since(now) > SET_BACK_MAX;
         self.times.after(if is_wrong { now } else { self.since })
     }
@@ -33,16 +33,16 @@ impl ScheduleState {
 
 /// The schedules to run, and the next wake-up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub struct Plan {
     /// The schedules that are due, each with its first missed time. One run makes up for all
     /// missed times.
-    pub(super) due: Vec<(ScheduleName, Timestamp)>,
+    pub due: Vec<(ScheduleName, Timestamp)>,
     /// The time of the next run.
-    pub(super) wake_at: Option<Timestamp>,
+    pub wake_at: Option<Timestamp>,
 }
 
 /// Returns the plan. After its runs, all times up to `now` are done.
-pub(super) fn plan(all: &[ScheduleState], now: Timestamp) -> Plan {
+pub fn plan(all: &[ScheduleState], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     for schedule in all {
         let mut next = schedule.next(now);
