@@ -21,6 +21,7 @@ use crate::transfers::Transfers;
 
 mod beats;
 mod held;
+mod scheduling;
 mod watching;
 
 use beats::SharedBeats;
@@ -250,7 +251,10 @@ impl Coordinator {
     fn note(&self, operation: &Operation, answer: &Result<Answer, Unknown>) {
         self.counters.count(operation, answer);
         match (operation, answer) {
-            (Operation::Submit(_) | Operation::Release { .. }, Ok(_)) => self.added.notify_one(),
+            (
+                Operation::Submit(_) | Operation::Release { .. } | Operation::RunSchedule(..),
+                Ok(_),
+            ) => self.added.notify_one(),
             (Operation::Cancel(_) | Operation::Drain(..) | Operation::Publish(..), Ok(_)) => {
                 self.ordered.notify_one();
             }

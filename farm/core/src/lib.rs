@@ -10,6 +10,7 @@ pub mod messages;
 pub mod model;
 pub mod operation;
 pub mod placement;
+pub mod schedules;
 pub mod sources;
 pub mod transfers;
 pub mod view;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use config::{BuildId, MachineName, ResourceName, ToolchainName};
+use config::builds::Target;
+use config::{BuildId, MachineName, ProjectName, ResourceName, ToolchainName};
 use serde::{Deserialize, Serialize};
 
 /// The number of a host in its farm.
@@ -149,6 +150,17 @@ pub struct Requirements {
     /// The work, which only the host of the build reads.
     #[serde(default, skip_serializing_if = "Work::is_empty")]
     pub work: Work,
+}
+
+/// The names under which people know a build. The farm does not decide by them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The names of what is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// The project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
 }
 
 /// Resources of a host for guests.

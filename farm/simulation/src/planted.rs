@@ -76,11 +76,25 @@ pub enum Bug {
     LeasesAreCached,
     /// Leases before the newest one of a host are not read.
     LeasesMissOlderClaims,
+    /// A time of a schedule that has its build gets another one.
+    RunIgnoresKey,
+    /// A run counts although another coordinator has run the schedule since it was read.
+    RunIgnoresMark,
+    /// A schedule runs that was paused after it was read.
+    RunIgnoresPause,
+    /// A run raises the mark, and its build is lost.
+    RunLosesBuild,
+    /// A run submits although the build of the last one is unfinished.
+    RunForgetsUnfinished,
+    /// A run marks times as done that have passed since the schedule was read.
+    RunSkipsTimes,
+    /// A coordinator runs schedules by its own clock.
+    ScheduleUsesWallClock,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 43] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -117,5 +131,12 @@ impl Bug {
         Self::BatchMixesHosts,
         Self::LeasesAreCached,
         Self::LeasesMissOlderClaims,
+        Self::RunIgnoresKey,
+        Self::RunIgnoresMark,
+        Self::RunIgnoresPause,
+        Self::RunLosesBuild,
+        Self::RunForgetsUnfinished,
+        Self::RunSkipsTimes,
+        Self::ScheduleUsesWallClock,
     ];
 }

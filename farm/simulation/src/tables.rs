@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use config::builds::Submitter;
 use config::task::Outcome;
-use config::{BuildId, MachineName};
+use config::{BuildId, MachineName, ScheduleName};
 use farm_core::messages::{Grant, Submission};
 use farm_core::operation::{Answer, BuildRow, HostRow, Operation};
 use farm_core::{Epoch, HostId, Lease, Offer, Revision};
 
 mod claims;
 mod reads;
+mod schedules;
+
+pub use schedules::ScheduleRecord;
+pub(crate) use schedules::time;
 
 /// The milliseconds of a day.
 const DAY_MS: u64 = 86_400_000;
@@ -83,6 +87,8 @@ pub struct Tables {
     pub published: BTreeMap<MachineName, Revision>,
     /// The use of each submitter on each day, in milliseconds.
     pub used_ms: BTreeMap<(Submitter, u64), i64>,
+    /// The schedules.
+    pub schedules: BTreeMap<ScheduleName, ScheduleRecord>,
 }
 
 impl Tables {
@@ -132,6 +138,13 @@ impl Tables {
                 None => Answer::NotFound,
             },
             Operation::Show(build) => self.show(build),
+            Operation::Schedules => self.active_schedules(now),
+            Operation::AddSchedule(schedule, replaces) => {
+                self.add_schedule(now, *schedule, replaces)
+            }
+            Operation::RemoveSchedule(name) => self.remove_schedule(&name),
+            Operation::PauseSchedule(name, paused) => self.pause_schedule(now, &name, paused),
+            Operation::RunSchedule(name, occasion) => self.run_schedule(now, &name, &occasion),
         }
     }
 
@@ -140,6 +153,11 @@ impl Tables {
         if let Some((build, _)) = self.builds.iter().find(same) {
             return Answer::Submitted(*build);
         }
+        Answer::Submitted(self.add_build(now, submission))
+    }
+
+    /// Adds a build whose key is new.
+    fn add_build(&mut self, now: u64, submission: Submission) -> BuildId {
         let last = self.builds.last_key_value().map_or(0, |(id, _)| id.0);
         let build = BuildId(last + 1);
         let record = BuildRecord {
@@ -154,7 +172,7 @@ impl Tables {
             revision: Revision(0),
         };
         self.builds.insert(build, record);
-        Answer::Submitted(build)
+        build
     }
 
     fn cancel(&mut self, build: BuildId) -> Answer {

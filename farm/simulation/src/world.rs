@@ -22,6 +22,7 @@ mod host_disk;
 mod invariants;
 mod network;
 mod polls;
+mod schedules;
 mod store;
 
 pub(crate) use client::Client;
@@ -62,6 +63,8 @@ pub(crate) enum Caller {
     Watch,
     /// The beats of many polls.
     Beats,
+    /// The schedules.
+    Schedules,
     /// A request, by its number.
     Request(u64),
 }

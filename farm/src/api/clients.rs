@@ -9,6 +9,7 @@ use config::builds::Submitter;
 use config::tokens::Scope;
 use config::{BuildId, MachineName};
 use farm_core::messages::{NewBuild, Reply, Request, Submission};
+use farm_core::schedules::KEY_PREFIX;
 use farm_core::{Revision, Work};
 use serde::{Deserialize, Serialize};
 use tracing::info;
@@ -41,6 +42,7 @@ pub(super) async fn submit(
         return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
     let client = authorize(&service, &headers, Scope::Submit).await?;
+    check_key(&submission.key)?;
     let submission = own(submission, &client)?;
     let submit = Request::Submit(submission);
     match service.coordinator.handle(submit).await {
@@ -141,16 +143,7 @@ async fn request(
 
 /// Returns a submission in the name of its client. Only administrators submit for others.
 fn own(submission: NewBuild, client: &Client) -> Result<Submission, Refusal> {
-    let own = format!("token:{}", client.name);
-    let own: Submitter = own.parse().map_err(|_| {
-        let message = format!("token {} is not the name of a submitter", client.name);
-        Refusal(StatusCode::FORBIDDEN, message)
-    })?;
-    let submitter = submission.submitter.unwrap_or_else(|| own.clone());
-    if submitter != own && client.scope < Scope::Admin {
-        let message = format!("token {} submits as {own}, not as {submitter}", client.name);
-        return Err(Refusal(StatusCode::FORBIDDEN, message));
-    }
+    let submitter = submitter_of(submission.submitter.as_ref(), client)?;
     Ok(Submission {
         key: submission.key,
         submitter,
@@ -158,4 +151,32 @@ fn own(submission: NewBuild, client: &Client) -> Result<Submission, Refusal> {
         requirements: submission.requirements,
         subject: submission.subject,
     })
+}
+
+/// Returns the submitter of a client's builds. Only administrators name others.
+pub(super) fn submitter_of(
+    wanted: Option<&Submitter>,
+    client: &Client,
+) -> Result<Submitter, Refusal> {
+    let own = format!("token:{}", client.name);
+    let own: Submitter = own.parse().map_err(|_| {
+        let message = format!("token {} is not the name of a submitter", client.name);
+        Refusal(StatusCode::FORBIDDEN, message)
+    })?;
+    let submitter = wanted.unwrap_or(&own);
+    if *submitter != own && client.scope < Scope::Admin {
+        let message = format!("token {} submits as {own}, not as {submitter}", client.name);
+        return Err(Refusal(StatusCode::FORBIDDEN, message));
+    }
+    Ok(submitter.clone())
+}
+
+/// Refuses the keys that the farm gives to the runs of schedules.
+pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
+    if !key.starts_with(KEY_PREFIX) {
+        return Ok(());
+    }
+    let message =
+        format!("keys that begin with `{KEY_PREFIX}` belong to schedules; choose another");
+    Err(Refusal(StatusCode::BAD_REQUEST, message))
 }

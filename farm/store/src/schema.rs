@@ -6,7 +6,9 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 6] = [FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS];
+const SCRIPTS: [&str; 7] = [
+    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, SCHEDULES,
+];
 
 /// The queue, hosts and results.
 const FIRST: &str = r#"
@@ -145,6 +147,28 @@ const SESSIONS: &str = r"
         used timestamptz NOT NULL DEFAULT now());
     CREATE INDEX web_sessions_used ON web_sessions (used);
 ";
+
+/// The schedules. Times are milliseconds since 1970, so that a run finds exactly the mark that was read.
+const SCHEDULES: &str = r#"
+    CREATE TABLE schedules (
+        name text COLLATE "C" PRIMARY KEY,
+        timing text NOT NULL,
+        coalesces boolean NOT NULL,
+        submitter text COLLATE "C" NOT NULL,
+        priority integer NOT NULL,
+        machine text COLLATE "C" NOT NULL,
+        requirements text NOT NULL,
+        target text COLLATE "C",
+        project text COLLATE "C",
+        added bigint NOT NULL,
+        since bigint NOT NULL,
+        paused boolean NOT NULL DEFAULT false,
+        last_at bigint,
+        last_due text,
+        last_result text,
+        last_build bigint,
+        shown_build bigint) WITH (fillfactor = 70);
+"#;
 
 /// The migrations of the farm.
 pub(crate) const MIGRATIONS: Migrations = Migrations {

@@ -13,6 +13,8 @@ mod openapi;
 mod pages;
 mod processes;
 mod program;
+mod schedules;
 mod server;
 mod storm;
+mod toaster;
 mod transfers;

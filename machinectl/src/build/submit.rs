@@ -97,6 +97,11 @@ impl BuildArguments {
         }
     }
 
+    /// Returns false if a new build is made even if an equivalent one is unfinished.
+    pub(crate) fn coalesces(&self) -> bool {
+        !self.no_coalesce
+    }
+
     /// Returns the request for a farm. Its work is a script, the only source.
     ///
     /// # Errors

@@ -64,7 +64,7 @@ fn may_be_repeated(error: &ClientError) -> bool {
 }
 
 /// Waits for a build, says why it waits, and copies its log.
-fn follow(client: &Client, id: BuildId, output: &Output) -> Result<(), Failure> {
+pub(super) fn follow(client: &Client, id: BuildId, output: &Output) -> Result<(), Failure> {
     let mut last = None;
     loop {
         let build = client.farm_build(id)?;

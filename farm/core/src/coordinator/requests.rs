@@ -4,6 +4,7 @@ use super::Step;
 use crate::Terms;
 use crate::messages::{Reply, Request};
 use crate::operation::{Answer, Operation, Unknown};
+use crate::schedules::Occasion;
 
 /// The most attempts of one operation.
 const ATTEMPTS_MAX: u32 = 3;
@@ -55,6 +56,16 @@ impl PlainHandling {
             Request::Cancel(build) => Step::Ask(Operation::Cancel(build)),
             Request::Publish(machine, revision) => Step::Ask(Operation::Publish(machine, revision)),
             Request::Drain(host, drained) => Step::Ask(Operation::Drain(host, drained)),
+            Request::AddSchedule(schedule, replaces) => {
+                Step::Ask(Operation::AddSchedule(schedule, replaces))
+            }
+            Request::RemoveSchedule(name) => Step::Ask(Operation::RemoveSchedule(name)),
+            Request::PauseSchedule(name, paused) => {
+                Step::Ask(Operation::PauseSchedule(name, paused))
+            }
+            Request::RunSchedule(name, key) => {
+                Step::Ask(Operation::RunSchedule(name, Occasion::Now(key)))
+            }
         }
     }
 }
@@ -72,7 +83,17 @@ fn reply(request: &Request, answer: Answer) -> Reply {
         (Request::Publish(machine, _), Answer::Published(revision)) => {
             Reply::Published(machine.clone(), revision)
         }
-        (Request::Drain(..), Answer::Done) => Reply::Done,
+        (
+            Request::Drain(..) | Request::RemoveSchedule(_) | Request::PauseSchedule(..),
+            Answer::Done,
+        ) => Reply::Done,
+        (Request::AddSchedule(..), Answer::ScheduleAdded(added)) => Reply::ScheduleAdded(added),
+        (Request::RunSchedule(..), Answer::Ran(build, result)) => Reply::Ran(build, result),
+        (Request::PauseSchedule(name, _) | Request::RunSchedule(name, _), Answer::NotFound) => {
+            Reply::NotFound(format!(
+                "there is no schedule {name}; `buildhost schedule list` lists all schedules"
+            ))
+        }
         (Request::Cancel(build), Answer::NotFound) => {
             Reply::NotFound(format!("build {build} does not exist in the farm"))
         }

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::task::Outcome;
-use config::{BuildId, MachineName};
+use config::{BuildId, MachineName, ScheduleName};
 use farm_core::messages::{Grant, Reply, Request};
 use farm_core::operation::{Answer, Operation};
 use farm_core::{HostId, Lease, Revision};
 
 use super::host::CPUS;
+use super::schedules::ScheduleGhosts;
 use super::{HOSTS, TERMS, World};
 use crate::Bug;
-use crate::tables::{BuildRecord, State, Tables};
+use crate::tables::{BuildRecord, ScheduleRecord, State, Tables};
 
 /// The facts before a transaction that are compared with those after it.
 #[derive(Debug)]
@@ -20,6 +21,9 @@ pub(crate) struct Before {
     drained: BTreeSet<HostId>,
     /// The losses of all builds.
     losses: u64,
+    schedules: BTreeMap<ScheduleName, ScheduleRecord>,
+    /// The number of builds.
+    builds: usize,
 }
 
 /// Facts about the past that no actor knows.
@@ -34,6 +38,7 @@ pub(crate) struct Ghosts {
     stored: BTreeSet<(usize, Lease)>,
     submitted: BTreeMap<String, BuildId>,
     canceled: BTreeSet<BuildId>,
+    pub(super) schedules: ScheduleGhosts,
     claimed: BTreeMap<MachineName, Revision>,
     current: [BTreeMap<MachineName, Revision>; HOSTS],
 }
@@ -141,6 +146,8 @@ impl World {
                 .map(|(it, _)| *it)
                 .collect(),
             losses: self.losses(),
+            schedules: self.tables.schedules.clone(),
+            builds: self.tables.builds.len(),
         }
     }
 
@@ -166,6 +173,7 @@ impl World {
                 self.violate(format!("a guest that has started is lost: {lease}"));
             }
         }
+        self.check_schedules((&before.schedules, before.builds), operation, answer);
         if let (Operation::Claim { host, .. }, Answer::Claimed(grants)) = (operation, answer) {
             for grant in grants {
                 self.check_claim(before, *host, grant.lease);

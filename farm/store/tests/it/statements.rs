@@ -6,7 +6,8 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 21] = [
+const HOT: [(&str, &str); 22] = [
+    ("run_schedule", "('s', 'k7', NULL, NULL, NULL, NULL, NULL)"),
     ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
@@ -101,6 +102,8 @@ fn every_statement_is_valid_and_the_hot_ones_use_indexes() {
             ],
         );
     }
+    // The queue is counted; it has only what is unfinished.
+    check_plan(&mut client, "projects", "EXECUTE projects", &["finished"]);
     for filter in FILTERS {
         let query = serde_json::from_str(filter).unwrap();
         let (mut sql, parameters) = farm_store::listing(&query);
