@@ -26,7 +26,9 @@ mod hosts;
 mod metrics;
 mod openapi;
 mod pages;
+mod schedules;
 mod sources;
+mod toaster;
 mod transfers;
 mod views;
 mod windows;
@@ -110,6 +112,18 @@ pub fn router(service: Arc<Service>) -> Router {
         )
         .route("/farm/v1/sources/{digest}/offer", get(sources::offer))
         .route("/farm/v1/queue", get(views::queue))
+        .route(
+            "/farm/v1/schedules",
+            get(schedules::list).post(schedules::add),
+        )
+        .route(
+            "/farm/v1/schedules/{name}",
+            get(schedules::show).delete(schedules::remove),
+        )
+        .route("/farm/v1/schedules/{name}/run", post(schedules::run))
+        .route("/farm/v1/schedules/{name}/pause", post(schedules::pause))
+        .route("/farm/v1/schedules/{name}/resume", post(schedules::resume))
+        .route("/farm/v1/projects", get(schedules::projects))
         .route("/farm/v1/hosts", get(views::hosts))
         .route("/farm/v1/hosts/{host}", get(views::host))
         .route("/farm/v1/hosts/{host}/drain", post(clients::drain))
@@ -127,6 +141,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .fallback(errors::no_such_path)
         .layer(map_response(errors::as_json))
         .merge(pages::routes(&service))
+        .merge(toaster::routes())
         .with_state(service)
         .layer(DefaultBodyLimit::max(BODY_MAX))
 }

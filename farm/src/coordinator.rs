@@ -23,6 +23,7 @@ use crate::transfers::Transfers;
 
 mod beats;
 mod held;
+mod scheduling;
 mod watching;
 
 use beats::SharedBeats;
@@ -284,7 +285,6 @@ impl Coordinator {
     fn note(&self, operation: &Operation, answer: &Result<Answer, Unknown>) {
         self.counters.count(operation, answer);
         match (operation, answer) {
-            (Operation::Submit(_) | Operation::Release { .. }, Ok(_)) => self.added.notify_one(),
             (
                 Operation::Cancel(_)
                 | Operation::Drain(..)
@@ -293,6 +293,10 @@ impl Coordinator {
                 | Operation::RemoveWindow(..),
                 Ok(_),
             ) => self.ordered.notify_one(),
+            (
+                Operation::Submit(_) | Operation::Release { .. } | Operation::RunSchedule(..),
+                Ok(_),
+            ) => self.added.notify_one(),
             (Operation::Claim { picks, .. }, Ok(answer)) => self.queue().claimed(picks, answer),
             _ => {}
         }

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::AtomicU64;
 
+use config::schedule::RunResult;
 use farm_core::operation::{Answer, Operation, Unknown};
-use farm_core::view::{HostView, QueueView};
+use farm_core::view::{HostView, QueueView, ScheduleView};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -36,6 +37,8 @@ pub struct Counters {
     rescued: Counter<u64, AtomicU64>,
     /// Results that were refused, because their leases are over or of others.
     refused: Counter<u64, AtomicU64>,
+    /// Runs of schedules, by their result.
+    runs: Family<Vec<(&'static str, &'static str)>, Counter<u64, AtomicU64>>,
     /// Statements of which the effect is unknown.
     unknown: Counter<u64, AtomicU64>,
 }
@@ -43,6 +46,12 @@ pub struct Counters {
 impl Default for Counters {
     fn default() -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
+        let runs = Family::default();
+        registry.register(
+            "schedule_runs",
+            "Runs of schedules, by result",
+            Family::clone(&runs),
+        );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -60,6 +69,7 @@ impl Default for Counters {
                 "database_failures",
                 "Statements that failed, and of which the effect is unknown",
             ),
+            runs,
             registry,
         }
     }
@@ -72,10 +82,18 @@ impl Counters {
             (_, Err(Unknown)) => self.unknown.inc(),
             (_, Ok(Answer::Claimed(grants))) => self.claimed.inc_by(grants.len() as u64),
             (_, Ok(Answer::Rescued(leases))) => self.rescued.inc_by(leases.len() as u64),
+            (_, Ok(Answer::Ran(_, result))) => self.ran(*result),
             (Operation::Finish(..), Ok(Answer::Recorded)) => self.results.inc(),
             (Operation::Finish(..), Ok(Answer::Stale)) => self.refused.inc(),
             _ => return,
         };
+    }
+
+    fn ran(&self, result: RunResult) -> u64 {
+        let name = RunResult::ALL.iter().find(|(known, _)| *known == result);
+        let name = name.map_or("", |(_, name)| name);
+        let counter = self.runs.get_or_create(&vec![("result", name)]);
+        counter.inc()
     }
 
     /// Returns the counters in the text format of OpenMetrics.
@@ -86,13 +104,13 @@ impl Counters {
 
 /// Returns the state of the farm in the text format of OpenMetrics. It is `None` if the database does not
 /// answer.
-pub fn gauges(farm: Option<(&QueueView, &[HostView])>) -> String {
+pub fn gauges(farm: Option<(&QueueView, &[HostView], &[ScheduleView])>) -> String {
     let mut registry = Registry::with_prefix(PREFIX);
     let up = Gauge::<i64>::default();
     up.set(farm.is_some().into());
     let help = "1 if the database answers the coordinator";
     registry.register("database_up", help, up);
-    if let Some((queue, hosts)) = farm {
+    if let Some((queue, hosts, schedules)) = farm {
         let builds = Gauges::default();
         for (state, count) in [("queued", queue.queued), ("running", queue.running)] {
             set(&builds, state, count);
@@ -110,6 +128,17 @@ pub fn gauges(farm: Option<(&QueueView, &[HostView])>) -> String {
             set(&states, state, count as u64);
         }
         registry.register("hosts", "Hosts, by state", states);
+        let paused = schedules.iter().filter(|it| it.is_paused).count();
+        let counts = Gauges::default();
+        set(&counts, "active", (schedules.len() - paused) as u64);
+        set(&counts, "paused", paused as u64);
+        registry.register("schedules", "Schedules, by state", counts);
+        let late = Gauge::<i64>::default();
+        let next = schedules.iter().filter_map(|it| it.next).min();
+        let seconds = next.map_or(0, |next| queue.at.duration_since(next).as_secs());
+        late.set(seconds.max(0));
+        let help = "Seconds since the oldest time of a schedule that has not run";
+        registry.register("schedule_late_seconds", help, late);
     }
     text(&registry)
 }

@@ -4,6 +4,7 @@
 mod builds;
 mod files;
 mod hosts;
+mod schedules;
 mod submit;
 mod windows;
 
@@ -15,7 +16,9 @@ use crate::exit_code::{ExitStatus, Failure};
 use crate::options::GlobalOptions;
 use crate::output::Output;
 
+pub(crate) use builds::list_for_toaster;
 pub(crate) use hosts::drain;
+pub(crate) use schedules::{run as run_schedules, run_projects};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -86,6 +86,8 @@ const BUILDS: &[Entry] = &[
     ("schedule show", &[SOCKET, JSON]),
     ("schedule run", &[SOCKET, JSON, QUIET]),
     ("schedule remove", &[SOCKET, JSON, QUIET]),
+    ("schedule pause", &[JSON, QUIET]),
+    ("schedule resume", &[JSON, QUIET]),
     ("controllers", &[SOCKET, JSON, LEGEND]),
     ("enrol", &[SOCKET, JSON, QUIET]),
     ("feed list", &[SOCKET, JSON, LEGEND]),
@@ -218,7 +220,7 @@ fn uses(path: &str, option: &Arg) -> bool {
         return reach::has_host(path);
     }
     if option.get_id() == FARM_ID {
-        return reach::is_of_farm(path);
+        return reach::shows_farm(path);
     }
     let id = match option.get_id().as_str() {
         // Only tables have colors.

@@ -27,13 +27,29 @@ const FARM: &[&str] = &[
     "hosts",
     "log",
     "machines",
+    "project list",
+    "project show",
     "provenance",
     "queue",
+    "schedule add",
+    "schedule list",
+    "schedule pause",
+    "schedule remove",
+    "schedule resume",
+    "schedule run",
+    "schedule show",
+    "toaster buildslist",
     "undrain",
 ];
 
 /// The commands that need a farm.
-const FARM_ONLY: &[&str] = &["hosts", "machines", "queue"];
+const FARM_ONLY: &[&str] = &[
+    "hosts",
+    "machines",
+    "queue",
+    "schedule pause",
+    "schedule resume",
+];
 
 /// The commands that work with an agent.
 const AGENT: &[&str] = &[
@@ -94,7 +110,9 @@ const AGENT: &[&str] = &[
     "resume",
     "schedule add",
     "schedule list",
+    "schedule pause",
     "schedule remove",
+    "schedule resume",
     "schedule run",
     "schedule show",
     "secret add",
@@ -184,6 +202,16 @@ pub(crate) fn has_host(path: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     };
     !FARM_ONLY.contains(&path) && (find(path) == Some(Reach::Agent) || AGENT.iter().any(is_below))
+}
+
+/// Returns true if a command, or one below it, works with a farm.
+pub(crate) fn shows_farm(path: &str) -> bool {
+    let is_below = |entry: &&str| {
+        entry
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    };
+    FARM.iter().any(is_below)
 }
 
 /// Returns true if a command works with a farm.

@@ -8,15 +8,18 @@ use clap::{Args, Parser, Subcommand};
 use client::Client;
 use config::builds::{Priority, Request, Resources};
 use config::projects::BitbakeTarget;
-use config::schedule::{NewSchedule, Run, RunResult, Schedule, ScheduledProject};
+use config::schedule::{NewSchedule, Run, RunResult, Schedule, ScheduledProject, Timing};
 use config::{MachineName, ProjectName, ScheduleName};
 use jiff::{SignedDuration, Timestamp, Zoned};
 
 use crate::build::{BuildArguments, finish_submission, upload_sources};
 use crate::exit_code::{ExitStatus, Failure};
+use crate::farm;
 use crate::options::{DryRun, Follow, GlobalOptions};
 use crate::output::{Output, Table, fields, or_empty, time};
 use timing::When;
+
+pub(crate) use timing::local;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,6 +58,20 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry_run: DryRun,
     },
+    /// Pause a schedule of a farm: it runs by hand only
+    Pause {
+        /// The schedule
+        name: ScheduleName,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// End the pause of a schedule of a farm; times that have passed do not run
+    Resume {
+        /// The schedule
+        name: ScheduleName,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
     /// Remove a schedule; its builds stay
     Remove {
         /// The schedule
@@ -78,8 +95,9 @@ pub(crate) struct Add {
     unchecked: bool,
     #[command(flatten)]
     dry_run: DryRun,
-    /// Build this project, with the commits that its branches have at each run
-    #[arg(long, conflicts_with = "build")]
+    /// Build this project, with the commits that its branches have at each run; for a farm, the
+    /// project that the builds belong to
+    #[arg(long)]
     project: Option<ProjectName>,
     /// A target in place of those of the project; may be repeated
     #[arg(long = "target", value_name = "TARGET[:TASK]", requires = "project")]
@@ -106,7 +124,10 @@ pub(crate) fn run(
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let client = options.client()?;
+    let client = match command {
+        Command::Pause { .. } | Command::Resume { .. } => farm::client(options)?,
+        _ => options.client()?,
+    };
     match command {
         Command::Add(add) => add.run(&client, output),
         Command::List => list(&client.schedules()?, output),
@@ -117,6 +138,9 @@ pub(crate) fn run(
             dry_run,
         } => run_now(&client, name, (*follow, *dry_run), output),
         Command::Remove { name, dry_run } => remove(&client, name, *dry_run, output),
+        Command::Pause { .. } | Command::Resume { .. } => {
+            farm::run_schedules(command, &client, output)
+        }
     }
 }
 
@@ -199,10 +223,8 @@ impl Subject {
 impl Add {
     /// Returns the subject of the builds, which the arguments name.
     fn subject(&self, client: &Client) -> Result<Subject, Failure> {
-        let Some(name) = &self.project else {
-            let line = BuildLine::try_parse_from(&self.build);
-            let line = line.map_err(|error| Failure::new(ExitStatus::Usage, error))?;
-            return Ok(Subject::Build(Box::new(line.arguments)));
+        let Some(name) = self.project_of_host()? else {
+            return Ok(Subject::Build(Box::new(self.build_line()?)));
         };
         let machine = client.project(name)?.host_machine.ok_or_else(|| {
             let text = format!(
@@ -217,6 +239,51 @@ impl Add {
             at: Vec::new(),
         };
         Ok(Subject::Project(project, machine))
+    }
+
+    /// Returns the project whose layers a host builds.
+    fn project_of_host(&self) -> Result<Option<&ProjectName>, Failure> {
+        if self.project.is_some() && !self.build.is_empty() {
+            let text = "the schedule of a project on a host takes no arguments after `--`";
+            return Err(Failure::new(ExitStatus::Usage, text));
+        }
+        Ok(self.project.as_ref())
+    }
+
+    /// Returns the build of a schedule of a farm.
+    pub(crate) fn build_of_farm(&self) -> Result<BuildArguments, Failure> {
+        if self.build.is_empty() || !self.targets.is_empty() || self.unchecked {
+            let text = "a schedule of a farm submits the build after `--`; --target and --unchecked have no \
+                        meaning there";
+            return Err(Failure::new(ExitStatus::Usage, text));
+        }
+        self.build_line()
+    }
+
+    fn build_line(&self) -> Result<BuildArguments, Failure> {
+        let line = BuildLine::try_parse_from(&self.build);
+        let line = line.map_err(|error| Failure::new(ExitStatus::Usage, error))?;
+        Ok(line.arguments)
+    }
+
+    pub(crate) fn name(&self) -> &ScheduleName {
+        &self.name
+    }
+
+    pub(crate) fn when(&self) -> &When {
+        &self.when
+    }
+
+    pub(crate) fn project(&self) -> Option<&ProjectName> {
+        self.project.as_ref()
+    }
+
+    pub(crate) fn replaces(&self) -> bool {
+        self.replace
+    }
+
+    pub(crate) fn dry_run(&self) -> DryRun {
+        self.dry_run
     }
 
     /// Adds the schedule. The agent checks it before any source is uploaded.
@@ -242,7 +309,7 @@ impl Add {
         };
         let checked = client.add_schedule(&new)?.value;
         if self.dry_run.enabled {
-            let text = summary(&checked, Timestamp::now());
+            let text = summary_of(&checked);
             return output.plan(format_args!("add schedule {text}"));
         }
         if let Subject::Build(arguments) = &subject {
@@ -251,7 +318,7 @@ impl Add {
         new.dry_run = false;
         let created = client.add_schedule(&new)?;
         let done = if created.is_new { "added" } else { "replaced" };
-        let text = summary(&created.value, Timestamp::now());
+        let text = summary_of(&created.value);
         output.status(format_args!("{done} schedule {text}"));
         if output.is_json() {
             return output.print_json(&created.value);
@@ -260,14 +327,22 @@ impl Add {
     }
 }
 
+fn summary_of(schedule: &Schedule) -> String {
+    let names = (&schedule.name, &schedule.timing);
+    summary(names, schedule.next, Timestamp::now())
+}
+
 /// Returns a schedule's name, timing and next run.
-fn summary(schedule: &Schedule, now: Timestamp) -> String {
-    let (name, timing) = (&schedule.name, &schedule.timing);
-    let Some(next) = schedule.next else {
+pub(crate) fn summary(
+    (name, timing): (&ScheduleName, &Timing),
+    next: Option<Timestamp>,
+    now: Timestamp,
+) -> String {
+    let Some(next) = next else {
         return format!("{name}: {timing}, no further run");
     };
     let left = SignedDuration::from_secs(next.duration_since(now).as_secs());
-    let next = timing::local(timing, next);
+    let next = local(timing, next);
     format!("{name}: {timing}, next at {next}, in {left:#}")
 }
 
@@ -291,7 +366,7 @@ fn list(schedules: &[Schedule], output: &Output) -> Result<(), Failure> {
 }
 
 /// Returns the result of a run.
-fn result(run: &Run) -> String {
+pub(crate) fn result(run: &Run) -> String {
     match run.result {
         RunResult::Submitted => format!("build {}", or_empty(run.build)),
         RunResult::Coalesced => format!("no new build: {}", run.message),
@@ -304,7 +379,7 @@ fn show(schedule: &Schedule, output: &Output) -> Result<(), Failure> {
         return output.print_json(schedule);
     }
     let build = &schedule.build;
-    let local = |time: Timestamp| timing::local(&schedule.timing, time).to_string();
+    let local = |time: Timestamp| local(&schedule.timing, time).to_string();
     let sources: Vec<_> = build
         .sources
         .iter()

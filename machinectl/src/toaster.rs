@@ -122,7 +122,7 @@ fn list(client: &Client, output: &Output) -> Result<(), Failure> {
 }
 
 /// Returns the recipes of a target, without their tasks, as Toaster prints them.
-fn recipes(target: &Target) -> String {
+pub(crate) fn recipes(target: &Target) -> String {
     let recipe = |name: &'_ str| name.split(':').next().unwrap_or_default().to_owned();
     target.names().map(recipe).collect::<Vec<_>>().join(",")
 }

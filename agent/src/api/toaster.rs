@@ -2,24 +2,22 @@
 //! records of this host. The routes are public and read-only.
 
 mod finished;
-mod python;
-mod view;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
-use config::builds::{Build, ListQuery, Sort};
+use axum::routing::get;
+use config::builds::{ListQuery, Sort};
 use config::{BuildId, ProjectName};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use records::RecordsError;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sys::blocking::blocking;
+use toaster::answer::{Json, failed, health, read_only};
+use toaster::{Building, Facts, OneBuild, recent as recent_build, with_log};
 use tracing::{error, warn};
 
 use finished::FinishedBuilds;
@@ -28,13 +26,8 @@ use state::AgentState;
 /// The number of finished builds in the list of recent builds.
 const RECENT: u32 = 3;
 
-const HEALTH: &str = "<!DOCTYPE html>
-<html lang=\"en\">
-  <head><title>Toaster Health</title></head>
-  <body>Ok</body>
-</html>
-
-";
+/// The beginning of the paths of the API.
+const API: &str = "/api/v1";
 
 /// The state of these routes.
 struct Toaster {
@@ -49,7 +42,7 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(agent: &Arc<AgentState>) 
         finished: FinishedBuilds::default(),
     };
     Router::new()
-        .route("/health", read_only(get(health)))
+        .route("/health", read_only(get(async || health())))
         .route("/toastergui/api/builds", read_only(get(builds)))
         .route("/toastergui/api/building", read_only(get(building)))
         .route("/toastergui/api/build/{id}", read_only(get(build)))
@@ -57,42 +50,10 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(agent: &Arc<AgentState>) 
         .with_state(Arc::new(toaster))
 }
 
-/// Answers other methods than those of the route as Toaster does.
-fn read_only(route: MethodRouter<Arc<Toaster>>) -> MethodRouter<Arc<Toaster>> {
-    route.fallback(async || page(StatusCode::FORBIDDEN, "Forbidden"))
-}
-
-/// Returns the response for a path without a route, such as one with a trailing slash.
-pub(super) fn not_found() -> Response {
-    page(StatusCode::NOT_FOUND, "Not Found")
-}
-
-fn page(status: StatusCode, text: &str) -> Response {
-    let body = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n   <head><title>{text}</title></head>\n   <body>{text}</body>\n</html>\n"
-    );
-    html(status, body)
-}
-
-fn html(status: StatusCode, body: impl Into<Body>) -> Response {
-    let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    (status, kind, body.into()).into_response()
-}
-
-async fn health() -> Response {
-    html(StatusCode::OK, HEALTH)
-}
+pub(super) use toaster::answer::not_found;
 
 /// A response in JSON, or an error page.
 type JsonResponse = Result<Json, RecordsUnreadable>;
-
-struct Json(Bytes);
-
-impl IntoResponse for Json {
-    fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
-    }
-}
 
 /// The error that the records cannot be read; its cause is in the log.
 struct RecordsUnreadable;
@@ -107,38 +68,18 @@ impl From<RecordsError> for RecordsUnreadable {
 
 impl IntoResponse for RecordsUnreadable {
     fn into_response(self) -> Response {
-        page(StatusCode::INTERNAL_SERVER_ERROR, "Server Error")
+        failed()
     }
-}
-
-fn json(value: &impl Serialize) -> Json {
-    Json(python::to_json(value).into())
 }
 
 async fn builds(State(toaster): State<Arc<Toaster>>) -> JsonResponse {
     Ok(Json(toaster.finished.body(&toaster.agent).await?))
 }
 
-#[derive(Serialize)]
-struct Unfinished {
-    building: Vec<view::Unfinished>,
-    count: usize,
-}
-
 async fn building(State(toaster): State<Arc<Toaster>>) -> JsonResponse {
-    let now = Timestamp::now();
     let unfinished = newest_first(toaster.agent.records.unfinished().await?);
-    let building: Vec<_> = unfinished
-        .iter()
-        .map(|build| view::unfinished(build, now))
-        .collect();
-    let count = building.len();
-    Ok(json(&Unfinished { building, count }))
-}
-
-#[derive(Serialize)]
-struct OneBuild {
-    build: Option<view::AnyBuild>,
+    let facts: Vec<_> = unfinished.iter().map(Facts::from).collect();
+    Ok(Json::of(&Building::new(&facts, Timestamp::now())))
 }
 
 async fn build(State(toaster): State<Arc<Toaster>>, Path(id): Path<String>) -> Response {
@@ -156,12 +97,13 @@ async fn one_build(agent: &Arc<AgentState>, id: Option<BuildId>) -> JsonResponse
         None => None,
     };
     let Some(found) = found else {
-        return Ok(json(&OneBuild { build: None }));
+        return Ok(Json::of(&OneBuild { build: None }));
     };
     let (task_agent, id) = (Arc::clone(agent), found.id);
     let log = blocking(move || task_agent.paths.build_log(id)).await;
-    let build = Some(view::with_log(&found, Timestamp::now(), &log));
-    Ok(json(&OneBuild { build }))
+    let log = log.display().to_string();
+    let build = Some(with_log(&(&found).into(), Timestamp::now(), log));
+    Ok(Json::of(&OneBuild { build }))
 }
 
 /// The query of the most recent builds.
@@ -192,9 +134,9 @@ async fn recent(
             let job = jobs.builds.get(&build.id);
             job.is_some_and(|job| job.cancel.is_cancelled())
         });
-        view::recent(build, is_cancelling, now, &zone)
+        recent_build((&build.into(), API), is_cancelling, now, &zone)
     });
-    Ok(json(&recent.collect::<Vec<_>>()))
+    Ok(Json::of(&recent.collect::<Vec<_>>()))
 }
 
 /// Returns the project with a number. A catalog that cannot be read has none: the list of builds is
@@ -210,9 +152,9 @@ async fn project_with_id(agent: &Arc<AgentState>, id: Option<String>) -> Option<
     })
 }
 
-fn newest_first(mut builds: Vec<Build>) -> Vec<Build> {
+fn newest_first(mut builds: Vec<config::builds::Build>) -> Vec<config::builds::Build> {
     builds.sort_by_key(|build| {
-        let start = view::start(build.started, build.submitted);
+        let start = build.started.unwrap_or(build.submitted);
         std::cmp::Reverse((start, build.id))
     });
     builds

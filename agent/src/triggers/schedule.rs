@@ -1,9 +1,6 @@
 //! Schedules: builds that are submitted at certain times. Times that were missed are made up
 //! for by one run.
 
-mod plan;
-mod timing;
-
 use std::error::Error;
 use std::sync::Arc;
 
@@ -17,9 +14,8 @@ use tracing::{info, warn};
 
 use crate::triggers::projects;
 use crate::triggers::submission::{self, InvalidRequest, check};
-use plan::{ScheduleState, plan};
 use state::AgentState;
-use timing::Times;
+use timing::{ScheduleState, Times, plan};
 
 pub use timing::TimingError;
 

@@ -6,6 +6,7 @@ mod builds;
 mod hosts;
 mod machines;
 mod overview;
+mod schedules;
 
 use config::builds::State;
 use farm_core::view::{BuildState, BuildView, HostView};
@@ -18,6 +19,7 @@ pub use builds::FarmBuilds;
 pub use hosts::{FarmHost, FarmHosts};
 pub use machines::FarmMachines;
 pub use overview::FarmOverview;
+pub use schedules::FarmSchedules;
 
 /// Returns the symbol of a build: of its outcome, or of its state.
 fn mark(build: &BuildView) -> Mark {

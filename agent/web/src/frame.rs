@@ -32,6 +32,8 @@ pub enum FarmSection {
     Hosts,
     /// Machines.
     Machines,
+    /// Schedules and projects.
+    Schedules,
     /// A page outside of the navigation.
     None,
 }
@@ -46,11 +48,16 @@ impl Section {
     ];
 
     /// The entries of the navigation of a farm.
-    const FARM_ENTRIES: [(Self, &'static str, &'static str); 4] = [
+    const FARM_ENTRIES: [(Self, &'static str, &'static str); 5] = [
         (Self::Farm(FarmSection::Overview), "/", "Overview"),
         (Self::Farm(FarmSection::Builds), "/builds", "Builds"),
         (Self::Farm(FarmSection::Hosts), "/hosts", "Hosts"),
         (Self::Farm(FarmSection::Machines), "/machines", "Machines"),
+        (
+            Self::Farm(FarmSection::Schedules),
+            "/schedules",
+            "Schedules",
+        ),
     ];
 }
 
@@ -132,9 +139,9 @@ impl Frame {
     /// Returns the entries of the navigation, and whether each is the section of the page.
     pub(crate) fn navigation(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
         let entries = if self.is_farm() {
-            &Section::FARM_ENTRIES
+            &Section::FARM_ENTRIES[..]
         } else {
-            &Section::ENTRIES
+            &Section::ENTRIES[..]
         };
         let entries = entries.iter();
         entries.map(|(section, path, name)| (*path, *name, *section == self.section))

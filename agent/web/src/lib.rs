@@ -33,6 +33,7 @@ pub use confirm::Confirm;
 pub use console::ConsolePage;
 pub use farm::{
     FarmArtifacts, FarmBuild, FarmBuilds, FarmHost, FarmHosts, FarmMachines, FarmOverview,
+    FarmSchedules,
 };
 pub use filter::Filter;
 pub use frame::{FarmSection, Frame, Section, Viewer};

@@ -12,6 +12,7 @@ pub mod model;
 pub mod operation;
 pub mod placement;
 pub mod publication;
+pub mod schedules;
 pub mod sources;
 pub mod transfers;
 pub mod view;

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use config::builds::{Priority, Submitter, Target};
+use config::builds::{Priority, Submitter};
+use config::schedule::RunResult;
 use config::task::{Digest, Outcome};
-use config::{BuildId, MachineName, ProjectName};
+use config::{BuildId, MachineName, ScheduleName};
 use serde::{Deserialize, Serialize};
 
+use crate::schedules::{Added, Schedule};
 use crate::transfers::TransferOrder;
 use crate::windows::{NewWindow, WindowId};
 use crate::{HostId, Lease, Offer, Published, Requirements, Revision};
+
+pub use crate::model::Subject;
 
 /// The identity of one poll among all polls of a host, also of its earlier processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,17 +88,6 @@ pub struct Release {
     pub is_unused: bool,
 }
 
-/// The names under which people know a build. The farm does not decide by them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subject {
-    /// The names of what is built.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<Target>,
-    /// The project.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub project: Option<ProjectName>,
-}
-
 /// The document with which a client requests a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewBuild {
@@ -150,6 +143,14 @@ pub enum Request {
     AddWindow(HostId, NewWindow),
     /// A client takes a maintenance window of a host away.
     RemoveWindow(HostId, WindowId),
+    /// A client adds a schedule, which may replace another one if that is true.
+    AddSchedule(Box<Schedule>, bool),
+    /// A client deletes a schedule.
+    RemoveSchedule(ScheduleName),
+    /// A client pauses a schedule or ends its pause.
+    PauseSchedule(ScheduleName, bool),
+    /// A client runs a schedule at once, with an idempotency key.
+    RunSchedule(ScheduleName, String),
 }
 
 /// The answer of a coordinator.
@@ -181,6 +182,10 @@ pub enum Reply {
     Window(WindowId),
     /// The change is made.
     Done,
+    /// The schedule was added or not.
+    ScheduleAdded(Added),
+    /// The schedule has run, with this build.
+    Ran(BuildId, RunResult),
     /// The request names something that the farm does not have.
     NotFound(String),
     /// The request may or may not have had its effect. It is repeated later.

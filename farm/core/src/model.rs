@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use config::builds::Target;
 use config::task::{Digest, Source};
-use config::{BuildId, MachineName, ResourceName, ToolchainName};
+use config::{BuildId, MachineName, ProjectName, ResourceName, ToolchainName};
 use serde::{Deserialize, Serialize};
 
 /// The number of a host in its farm.
@@ -162,6 +163,17 @@ pub struct Requirements {
     /// The work, which only the host of the build reads.
     #[serde(default, skip_serializing_if = "Work::is_empty")]
     pub work: Work,
+}
+
+/// The names under which people know a build. The farm does not decide by them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The names of what is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// The project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
 }
 
 /// Resources of a host for guests.

@@ -5,11 +5,14 @@
 use std::collections::BTreeMap;
 
 use config::builds::{Priority, Submitter};
+use config::schedule::RunResult;
 use config::task::{Digest, Outcome};
-use config::{BuildId, MachineName};
+use config::{BuildId, MachineName, ScheduleName};
+use jiff::Timestamp;
 
 use crate::copies::{CoordinatorName, Copies};
 use crate::messages::{Grant, Submission};
+use crate::schedules::{Added, Occasion, Schedule, ScheduleRow};
 use crate::windows::{NewWindow, Occurrence, WindowId};
 use crate::{Epoch, HostId, Lease, Offer, Published, Requirements, Revision};
 
@@ -119,6 +122,16 @@ pub enum Operation {
     },
     /// Reads a build.
     Show(BuildId),
+    /// Reads the schedules that are not paused.
+    Schedules,
+    /// Adds a schedule; if that is true, it may replace another one of its name. Its times count from now on.
+    AddSchedule(Box<Schedule>, bool),
+    /// Deletes a schedule. Its builds stay.
+    RemoveSchedule(ScheduleName),
+    /// Pauses a schedule, or ends its pause, whose times do not run later.
+    PauseSchedule(ScheduleName, bool),
+    /// Runs a schedule: submits a build, and raises the mark.
+    RunSchedule(ScheduleName, Occasion),
 }
 
 /// A build in the queue.
@@ -215,7 +228,8 @@ pub enum Answer {
     Overtaken,
     /// The result is recorded, now or by an earlier repetition; or the lease is given back.
     Recorded,
-    /// The lease is not the newest one, is not the host's, or the build is finished otherwise.
+    /// The lease is not the newest one, is not the host's, or the build is finished otherwise; or a schedule
+    /// has changed since it was read.
     Stale,
     /// The hosts.
     Hosts(Vec<HostRow>),
@@ -231,6 +245,18 @@ pub enum Answer {
     Done,
     /// The state of a build.
     Build(BuildRow),
+    /// The schedules.
+    Schedules {
+        /// The time of the store.
+        now: Timestamp,
+        /// The schedules, by name.
+        schedules: Vec<ScheduleRow>,
+    },
+    /// A schedule was added or not.
+    ScheduleAdded(Added),
+    /// A schedule has run: the build that it submitted now or by an earlier repetition, or the one that is
+    /// unfinished.
+    Ran(BuildId, RunResult),
     /// There is no such host or build.
     NotFound,
 }

@@ -4,13 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use config::builds::{Priority, Submitter, Target};
+use config::schedule::Run;
 use config::task::Outcome;
 use config::tokens::{Scope, TokenName};
-use config::{BuildId, MachineName, ProjectName};
+use config::{BuildId, MachineName, ProjectName, ScheduleName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::messages::Subject;
+use crate::schedules::{self, Schedule, ScheduleRow};
 use crate::{Epoch, Requirements, Revision};
 
 mod hosts;
@@ -215,6 +217,67 @@ pub struct QueueView {
     pub hosts_alive: u64,
     /// The first builds that wait, the oldest first, with their reasons.
     pub waiting: Vec<BuildView>,
+}
+
+/// A schedule of a farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleView {
+    /// The schedule.
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    /// True if it does not run by the clock.
+    #[serde(rename = "paused")]
+    pub is_paused: bool,
+    /// The time of its addition.
+    pub added: Timestamp,
+    /// The mark: no run is due for any time up to this one.
+    pub since: Timestamp,
+    /// The last run.
+    pub last: Option<Run>,
+    /// The time of the next run.
+    pub next: Option<Timestamp>,
+}
+
+impl ScheduleView {
+    /// Returns the time of the next run, which may have passed; `None` while it is paused.
+    pub fn next_after(&self, now: Timestamp) -> Option<Timestamp> {
+        let row = ScheduleRow {
+            name: self.schedule.name.clone(),
+            timing: self.schedule.timing.clone(),
+            added: self.added,
+            since: self.since,
+        };
+        schedules::next(&row, now).filter(|_| !self.is_paused)
+    }
+}
+
+/// A project of a farm: the builds and schedules that have its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectView {
+    /// The name.
+    pub name: ProjectName,
+    /// The number of builds that wait or run.
+    pub unfinished: u64,
+    /// The last build with an outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<BuildView>,
+    /// The last build that succeeded, if that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<BuildView>,
+    /// The names of its schedules.
+    pub schedules: Vec<ScheduleName>,
+}
+
+impl ProjectView {
+    /// Returns the last build that succeeded.
+    pub fn good(&self) -> Option<&BuildView> {
+        let is_good =
+            |it: &&BuildView| matches!(it.outcome, Some(Outcome::Success | Outcome::Warning));
+        self.last_good
+            .as_ref()
+            .or(self.last.as_ref())
+            .filter(is_good)
+    }
 }
 
 /// A token of a client, without its secret.

@@ -88,11 +88,25 @@ pub enum Bug {
     SourceExpiresInUse,
     /// A guest starts although a source of its build has not arrived.
     GuestWithoutSource,
+    /// A time of a schedule that has its build gets another one.
+    RunIgnoresKey,
+    /// A run counts although another coordinator has run the schedule since it was read.
+    RunIgnoresMark,
+    /// A schedule runs that was paused after it was read.
+    RunIgnoresPause,
+    /// A run raises the mark, and its build is lost.
+    RunLosesBuild,
+    /// A run submits although the build of the last one is unfinished.
+    RunForgetsUnfinished,
+    /// A run marks times as done that have passed since the schedule was read.
+    RunSkipsTimes,
+    /// A coordinator runs schedules by its own clock.
+    ScheduleUsesWallClock,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 49] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -135,5 +149,12 @@ impl Bug {
         Self::SourceHasOneCopy,
         Self::SourceExpiresInUse,
         Self::GuestWithoutSource,
+        Self::RunIgnoresKey,
+        Self::RunIgnoresMark,
+        Self::RunIgnoresPause,
+        Self::RunLosesBuild,
+        Self::RunForgetsUnfinished,
+        Self::RunSkipsTimes,
+        Self::ScheduleUsesWallClock,
     ];
 }

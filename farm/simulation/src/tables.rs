@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use config::builds::Submitter;
 use config::task::{Digest, Outcome};
-use config::{BuildId, MachineName};
+use config::{BuildId, MachineName, ScheduleName};
 use farm_core::copies::{CoordinatorName, Copies};
 use farm_core::messages::{Grant, Submission};
 use farm_core::operation::{Answer, BuildRow, HostRow, Operation};
@@ -13,9 +13,12 @@ use farm_core::{Epoch, HostId, Lease, Offer, Published, Revision};
 
 mod claims;
 mod reads;
+mod schedules;
 mod sources;
 mod windows;
 
+pub use schedules::ScheduleRecord;
+pub(crate) use schedules::time;
 pub use sources::CoordinatorRecord;
 
 /// The milliseconds of a day.
@@ -103,6 +106,8 @@ pub struct Tables {
     pub copies: Copies,
     /// The coordinators that keep sources.
     pub coordinators: BTreeMap<CoordinatorName, CoordinatorRecord>,
+    /// The schedules.
+    pub schedules: BTreeMap<ScheduleName, ScheduleRecord>,
 }
 
 impl Tables {
@@ -157,6 +162,13 @@ impl Tables {
             Operation::RemoveWindow(host, id) => self.remove_window(host, id),
             Operation::MoveWindow { window, over, next } => self.move_window(window, over, next),
             Operation::Show(build) => self.show(build),
+            Operation::Schedules => self.active_schedules(now),
+            Operation::AddSchedule(schedule, replaces) => {
+                self.add_schedule(now, *schedule, replaces)
+            }
+            Operation::RemoveSchedule(name) => self.remove_schedule(&name),
+            Operation::PauseSchedule(name, paused) => self.pause_schedule(now, &name, paused),
+            Operation::RunSchedule(name, occasion) => self.run_schedule(now, &name, &occasion),
         }
     }
 
@@ -169,6 +181,11 @@ impl Tables {
         if !unknown.is_empty() {
             return Answer::Missing(unknown);
         }
+        Answer::Submitted(self.add_build(now, submission))
+    }
+
+    /// Adds a build whose key is new.
+    fn add_build(&mut self, now: u64, submission: Submission) -> BuildId {
         let last = self.builds.last_key_value().map_or(0, |(id, _)| id.0);
         let build = BuildId(last + 1);
         let record = BuildRecord {
@@ -185,7 +202,7 @@ impl Tables {
             revision: Revision(0),
         };
         self.builds.insert(build, record);
-        Answer::Submitted(build)
+        build
     }
 
     fn cancel(&mut self, build: BuildId) -> Answer {

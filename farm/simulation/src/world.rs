@@ -25,6 +25,7 @@ mod host_disk;
 mod invariants;
 mod network;
 mod polls;
+mod schedules;
 mod sources;
 mod store;
 
@@ -66,6 +67,8 @@ pub(crate) enum Caller {
     Watch,
     /// The beats of many polls.
     Beats,
+    /// The schedules.
+    Schedules,
     /// A request, by its number.
     Request(u64),
 }

@@ -11,6 +11,7 @@ use config::tokens::Scope;
 use config::{BuildId, MachineName};
 use farm_core::messages::{NewBuild, Reply, Request, Submission};
 use farm_core::publication::publication;
+use farm_core::schedules::KEY_PREFIX;
 use farm_core::{HostId, Published, Work};
 use serde::Serialize;
 use tracing::info;
@@ -34,6 +35,7 @@ pub(super) async fn submit(
 ) -> Result<(StatusCode, Json<Submitted>), Refusal> {
     check_work(&submission.requirements.work)?;
     let client = authorize(&service, &headers, Scope::Submit).await?;
+    check_key(&submission.key)?;
     let submission = own(submission, &client)?;
     let submit = Request::Submit(submission.clone());
     match service.coordinator.handle(submit).await {
@@ -44,7 +46,7 @@ pub(super) async fn submit(
 }
 
 /// Checks what a build does, as far as the farm knows.
-fn check_work(work: &Work) -> Result<(), Refusal> {
+pub(super) fn check_work(work: &Work) -> Result<(), Refusal> {
     let most = Work::SCRIPT_BYTES_MAX;
     if work.script.len() > most {
         let message =
@@ -169,16 +171,7 @@ async fn request(
 
 /// Returns a submission in the name of its client. Only administrators submit for others.
 fn own(submission: NewBuild, client: &Client) -> Result<Submission, Refusal> {
-    let own = format!("token:{}", client.name);
-    let own: Submitter = own.parse().map_err(|_| {
-        let message = format!("token {} is not the name of a submitter", client.name);
-        Refusal(StatusCode::FORBIDDEN, message)
-    })?;
-    let submitter = submission.submitter.unwrap_or_else(|| own.clone());
-    if submitter != own && client.scope < Scope::Admin {
-        let message = format!("token {} submits as {own}, not as {submitter}", client.name);
-        return Err(Refusal(StatusCode::FORBIDDEN, message));
-    }
+    let submitter = submitter_of(submission.submitter.as_ref(), client)?;
     Ok(Submission {
         key: submission.key,
         submitter,
@@ -186,4 +179,32 @@ fn own(submission: NewBuild, client: &Client) -> Result<Submission, Refusal> {
         requirements: submission.requirements,
         subject: submission.subject,
     })
+}
+
+/// Returns the submitter of a client's builds. Only administrators name others.
+pub(super) fn submitter_of(
+    wanted: Option<&Submitter>,
+    client: &Client,
+) -> Result<Submitter, Refusal> {
+    let own = format!("token:{}", client.name);
+    let own: Submitter = own.parse().map_err(|_| {
+        let message = format!("token {} is not the name of a submitter", client.name);
+        Refusal(StatusCode::FORBIDDEN, message)
+    })?;
+    let submitter = wanted.unwrap_or(&own);
+    if *submitter != own && client.scope < Scope::Admin {
+        let message = format!("token {} submits as {own}, not as {submitter}", client.name);
+        return Err(Refusal(StatusCode::FORBIDDEN, message));
+    }
+    Ok(submitter.clone())
+}
+
+/// Refuses the keys that the farm gives to the runs of schedules.
+pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
+    if !key.starts_with(KEY_PREFIX) {
+        return Ok(());
+    }
+    let message =
+        format!("keys that begin with `{KEY_PREFIX}` belong to schedules; choose another");
+    Err(Refusal(StatusCode::BAD_REQUEST, message))
 }

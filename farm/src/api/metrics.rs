@@ -18,14 +18,16 @@ pub(super) async fn show(State(service): State<Arc<Service>>, headers: HeaderMap
     let farm = match (
         coordinator.store().queue().await,
         view::hosts(coordinator).await,
+        coordinator.store().schedules().await,
     ) {
-        (Ok(queue), Ok(hosts)) => Some((queue, hosts)),
-        (Err(error), _) | (_, Err(error)) => {
+        (Ok(queue), Ok(hosts), Ok(schedules)) => Some((queue, hosts, schedules)),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
             let error = &error as &dyn std::error::Error;
             warn!(error, "cannot read the state of the farm for its metrics");
             None
         }
     };
-    let farm = farm.as_ref().map(|(queue, hosts)| (queue, &hosts[..]));
+    let farm = farm.as_ref();
+    let farm = farm.map(|(queue, hosts, schedules)| (queue, &hosts[..], &schedules[..]));
     metrics_format::respond(&headers, &[gauges(farm), coordinator.counters().to_text()])
 }

@@ -45,6 +45,8 @@ pub(super) fn routes(service: &Arc<Service>) -> Router<Arc<Service>> {
         .route("/hosts/{host}", get(show::host))
         .route("/hosts/{host}/{action}", post(actions::drain))
         .route("/machines", get(show::machines))
+        .route("/schedules", get(show::schedules))
+        .route("/schedules/{name}/{action}", post(actions::schedule))
         .route_layer(from_fn_with_state(Arc::clone(service), admit))
         .merge(sign_in::routes())
         .route("/static/{name}", get(static_file))

@@ -16,7 +16,7 @@ use super::{Refusal, Service};
 use crate::view;
 
 /// An answer, or its refusal.
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 pub(super) async fn builds(
     State(service): State<Arc<Service>>,
@@ -89,7 +89,7 @@ pub(super) fn no_host(name: &str) -> Refusal {
 }
 
 /// Returns the answer for what was read.
-fn answer<T>(read: Result<T, StoreError>) -> Answer<T> {
+pub(super) fn answer<T>(read: Result<T, StoreError>) -> Answer<T> {
     read.map(Json).map_err(|error| {
         let error = &error as &dyn std::error::Error;
         warn!(error, "cannot read from the farm's store");

@@ -1,6 +1,6 @@
 //! The watch of a coordinator over hosts, orders, revisions and the queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ impl Coordinator {
         let mut hosts = Watch::default();
         let mut published = None;
         let mut looks = 0;
+        let mut invalid = BTreeSet::new();
         loop {
             let answer = self.store.apply(&Operation::Hosts).await;
             self.counters.count(&Operation::Hosts, &answer);
@@ -41,6 +42,7 @@ impl Coordinator {
             }
             self.look_at_revisions(&mut published).await;
             self.look_at_windows().await;
+            self.look_at_schedules(&mut invalid).await;
             self.look_at_queue(false).await;
             self.transfers.refresh().await;
             looks = (looks + 1) % LOOKS_MAX;

@@ -94,6 +94,13 @@ impl Store {
                 it.move_window(*window, *over, *next).await
             }
             Operation::Show(build) => it.show(*build).await,
+            Operation::Schedules => it.schedules().await,
+            Operation::AddSchedule(schedule, replaces) => {
+                it.add_schedule(schedule, *replaces).await
+            }
+            Operation::RemoveSchedule(name) => it.remove_schedule(name).await,
+            Operation::PauseSchedule(name, paused) => it.pause_schedule(name, *paused).await,
+            Operation::RunSchedule(name, occasion) => it.run_schedule(name, occasion).await,
         }
     }
 }

@@ -6,8 +6,8 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 9] = [
-    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS, SOURCES,
+const SCRIPTS: [&str; 10] = [
+    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS, SOURCES, SCHEDULES,
 ];
 
 /// The queue, hosts and results.
@@ -186,6 +186,28 @@ const SOURCES: &str = r#"
     CREATE INDEX source_copies_coordinator ON source_copies (coordinator);
     ALTER TABLE builds ADD sources text[] COLLATE "C";
     CREATE INDEX builds_sources ON builds USING gin (sources) WHERE sources IS NOT NULL;
+"#;
+
+/// The schedules. Times are milliseconds since 1970, so that a run finds exactly the mark that was read.
+const SCHEDULES: &str = r#"
+    CREATE TABLE schedules (
+        name text COLLATE "C" PRIMARY KEY,
+        timing text NOT NULL,
+        coalesces boolean NOT NULL,
+        submitter text COLLATE "C" NOT NULL,
+        priority integer NOT NULL,
+        machine text COLLATE "C" NOT NULL,
+        requirements text NOT NULL,
+        target text COLLATE "C",
+        project text COLLATE "C",
+        added bigint NOT NULL,
+        since bigint NOT NULL,
+        paused boolean NOT NULL DEFAULT false,
+        last_at bigint,
+        last_due text,
+        last_result text,
+        last_build bigint,
+        shown_build bigint) WITH (fillfactor = 70);
 "#;
 
 /// The migrations of the farm.

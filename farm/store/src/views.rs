@@ -133,7 +133,7 @@ impl Store {
         })
     }
 
-    async fn listed(&self, listing: &Listing) -> Result<Vec<BuildView>, StoreError> {
+    pub(crate) async fn listed(&self, listing: &Listing) -> Result<Vec<BuildView>, StoreError> {
         let parameters = listing.parameters.iter();
         let parameters: Vec<_> = parameters.map(|it| it as &(dyn ToSql + Sync)).collect();
         let rows = self.query(&listing.sql, &parameters).await?;

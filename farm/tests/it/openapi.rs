@@ -154,6 +154,8 @@ async fn check_reads(client: &Client) {
         ("/farm/v1/hosts", "/farm/v1/hosts"),
         ("/farm/v1/hosts/{host}", "/farm/v1/hosts/host1"),
         ("/farm/v1/machines", "/farm/v1/machines"),
+        ("/farm/v1/schedules", "/farm/v1/schedules"),
+        ("/farm/v1/projects", "/farm/v1/projects"),
         ("/farm/v1/openapi.json", "/farm/v1/openapi.json"),
         ("/metrics", "/metrics"),
     ] {

@@ -81,6 +81,7 @@ async fn browsers_see_the_farm_and_act_within_their_scope() {
         ("/hosts", "host1"),
         ("/hosts/host1", "no sign of life yet"),
         ("/machines", "no revision is published"),
+        ("/schedules", "no schedules"),
     ] {
         let (status, html) = reader.get(path).await;
         assert_eq!(status, StatusCode::OK, "{path}: {html}");
@@ -103,6 +104,10 @@ async fn browsers_see_the_farm_and_act_within_their_scope() {
         (&reader, cancel.as_str(), "same-origin", 403),
         (&root, cancel.as_str(), "cross-site", 403),
         (&root, cancel.as_str(), "same-origin", 303),
+        (&reader, "/schedules/none/run", "same-origin", 403),
+        (&root, "/schedules/none/run", "same-origin", 404),
+        (&root, "/schedules/none/pause", "same-origin", 404),
+        (&root, "/schedules/none/dance", "same-origin", 404),
         (&reader, drain, "same-origin", 403),
         (&root, drain, "same-origin", 303),
     ] {

@@ -3,11 +3,15 @@
 use std::io::Write;
 
 use config::builds::Artifact;
+use config::schedule::RunResult;
 use config::task::Digest;
-use config::{BuildId, MachineName};
+use config::{BuildId, MachineName, ScheduleName};
 use farm_core::Published;
 use farm_core::messages::NewBuild;
-use farm_core::view::{BuildPage, BuildQuery, BuildView, HostView, MachineView, QueueView};
+use farm_core::schedules::NewSchedule;
+use farm_core::view::{
+    BuildPage, BuildQuery, BuildView, HostView, MachineView, ProjectView, QueueView, ScheduleView,
+};
 use farm_core::windows::{WindowId, WindowRequest};
 use serde::Deserialize;
 
@@ -26,7 +30,56 @@ struct Submitted {
     build: BuildId,
 }
 
+/// The answer to a run of a schedule.
+#[derive(Debug, Deserialize)]
+struct Ran {
+    build: BuildId,
+    result: RunResult,
+}
+
 impl Client {
+    /// Returns the schedules of the farm.
+    pub fn farm_schedules(&self) -> Result<Vec<ScheduleView>> {
+        self.get("schedules")
+    }
+
+    /// Returns a schedule of the farm.
+    pub fn farm_schedule(&self, name: &ScheduleName) -> Result<ScheduleView> {
+        self.get(&format!("schedules/{name}"))
+    }
+
+    /// Adds or replaces a schedule of the farm. In a dry run, the coordinator only checks it.
+    pub fn farm_add_schedule(&self, schedule: &NewSchedule) -> Result<Created<ScheduleView>> {
+        self.create("schedules", schedule)
+    }
+
+    /// Removes a schedule of the farm; its builds stay.
+    pub fn farm_remove_schedule(&self, name: &ScheduleName) -> Result<()> {
+        self.delete(&format!("schedules/{name}"))
+    }
+
+    /// Pauses a schedule of the farm, or ends its pause.
+    pub fn farm_pause_schedule(&self, name: &ScheduleName, is_paused: bool) -> Result<()> {
+        let verb = if is_paused { "pause" } else { "resume" };
+        self.command(&format!("schedules/{name}/{verb}"), &())
+    }
+
+    /// Runs a schedule of the farm at once. A repetition with the same key returns the same build.
+    pub fn farm_run_schedule(
+        &self,
+        name: &ScheduleName,
+        key: &str,
+    ) -> Result<(BuildId, RunResult)> {
+        let body = serde_json::json!({ "key": key });
+        let ran: Ran = self.post(&format!("schedules/{name}/run"), &body)?;
+        Ok((ran.build, ran.result))
+    }
+
+    /// Returns the projects of the farm.
+    pub fn farm_projects(&self) -> Result<Vec<ProjectView>> {
+        self.get("projects")
+    }
+
     /// Returns a page of the farm's builds.
     pub fn farm_builds(&self, query: &BuildQuery) -> Result<BuildPage> {
         let query = serde_urlencoded::to_string(query)?;

@@ -94,6 +94,11 @@ impl BuildArguments {
         }
     }
 
+    /// Returns false if a new build is made even if an equivalent one is unfinished.
+    pub(crate) fn coalesces(&self) -> bool {
+        !self.no_coalesce
+    }
+
     /// Returns the request for the agent, with the hashes of the sources.
     pub(crate) fn request(&self) -> Result<Request, Failure> {
         if self.script {

@@ -13,6 +13,7 @@ use crate::build::{LogCommand, unless_closed};
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::DryRun;
 use crate::output::{Output, Table, count, fields, or_empty, time};
+use crate::toaster::recipes;
 
 /// Prints the builds that match, which may take several requests.
 pub(super) fn list(client: &Client, query: &BuildQuery, output: &Output) -> Result<(), Failure> {
@@ -41,6 +42,32 @@ pub(super) fn list(client: &Client, query: &BuildQuery, output: &Output) -> Resu
         return output.print_json(&builds);
     }
     output.print_table(&table(&builds, Timestamp::now()))
+}
+
+/// Prints all builds as Toaster does, the oldest first.
+pub(crate) fn list_for_toaster(client: &Client, output: &Output) -> Result<(), Failure> {
+    let mut query = BuildQuery {
+        count: Some(LISTED_MAX),
+        ..BuildQuery::default()
+    };
+    let mut lines = Vec::new();
+    loop {
+        let page = client.farm_builds(&query)?;
+        lines.extend(page.builds.iter().map(toaster_line));
+        query.before = page.next;
+        if query.before.is_none() {
+            break;
+        }
+    }
+    lines.iter().rev().try_for_each(|line| output.print(line))
+}
+
+fn toaster_line(build: &BuildView) -> String {
+    let requirements = &build.requirements;
+    let target = build.subject.target.as_ref();
+    let (machine, toolchain) = (&requirements.machine, &requirements.toolchain);
+    let recipes = target.map_or_else(|| "-".to_owned(), recipes);
+    format!("{}: {machine} {toolchain} {recipes}\n", build.build)
 }
 
 fn table(builds: &[BuildView], now: Timestamp) -> Table {

@@ -144,7 +144,11 @@ fn cancel(client: &Client, build: BuildId, output: &Output) {
 
 /// Waits for a build, says why it waits, and copies its log. Returns `None` if nobody reads the log any
 /// more.
-fn follow(client: &Client, id: BuildId, output: &Output) -> Result<Option<BuildView>, Failure> {
+pub(super) fn follow(
+    client: &Client,
+    id: BuildId,
+    output: &Output,
+) -> Result<Option<BuildView>, Failure> {
     let mut last = None;
     loop {
         let build = client.farm_build(id)?;
@@ -188,7 +192,7 @@ fn copy_log(client: &Client, id: BuildId, output: &Output) -> Result<bool, Failu
     Ok(true)
 }
 
-fn conclude(build: &BuildView, output: &Output) -> Result<(), Failure> {
+pub(super) fn conclude(build: &BuildView, output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         output.print_json(build)?;
     }

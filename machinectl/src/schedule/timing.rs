@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp, Zoned};
 
 /// The options that say when a schedule runs.
 #[derive(Debug, Args)]
-pub(super) struct When {
+pub(crate) struct When {
     #[command(flatten)]
     pattern: Pattern,
     /// The time zone of --at and --cron; by default that of the host
@@ -36,7 +36,7 @@ struct Pattern {
 
 impl When {
     /// Returns the timing that the options describe.
-    pub(super) fn timing(&self, now: &Zoned) -> Result<Timing, String> {
+    pub(crate) fn timing(&self, now: &Zoned) -> Result<Timing, String> {
         let Pattern { at, every, cron } = &self.pattern;
         if let Some(pattern) = cron {
             return Ok(Timing::Cron(Cron {
@@ -56,7 +56,7 @@ impl When {
 }
 
 /// Returns a time in the zone of the schedule, or in that of the host.
-pub(super) fn local(timing: &Timing, time: Timestamp) -> Zoned {
+pub(crate) fn local(timing: &Timing, time: Timestamp) -> Zoned {
     let zone = match timing {
         Timing::Cron(cron) => cron.zone.as_deref(),
         Timing::At(_) | Timing::Every(_) => None,

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Bytes;
 use config::BuildId;
+use config::builds::{Progress, State};
 use records::{FinishedBuild, RecordsError};
 use tokio::sync::Mutex;
 
-use super::{python, view};
 use state::AgentState;
+use toaster::Facts;
 
 /// The cache, which is empty until the first request.
 #[derive(Debug, Default)]
@@ -85,9 +86,33 @@ async fn update(
 }
 
 fn entry(build: &FinishedBuild) -> (Position, Box<str>) {
-    let text = python::to_json(&view::finished(build));
-    let start = view::micros(view::start(build.started, build.submitted));
+    let facts = facts(build);
+    let text = toaster::to_json(&toaster::finished(&facts, build.outcome));
+    let start = toaster::micros(facts.start());
     ((Reverse(start), Reverse(build.id)), text.into())
+}
+
+fn facts(build: &FinishedBuild) -> Facts {
+    Facts {
+        id: build.id,
+        machine: build.machine.clone(),
+        toolchain: build.toolchain.clone(),
+        target: build.target.clone(),
+        project: build.project.clone(),
+        submitter: build.submitter.to_string(),
+        state: State::Finished,
+        outcome: Some(build.outcome),
+        submitted: build.submitted,
+        started: build.started,
+        contacted: None,
+        finished: build.finished,
+        sources: 0,
+        progress: Progress {
+            errors: build.errors,
+            warnings: build.warnings,
+            ..Progress::default()
+        },
+    }
 }
 
 fn list(entries: &BTreeMap<Position, Box<str>>) -> String {

@@ -3,6 +3,7 @@
 use super::Step;
 use crate::messages::{Reply, Request};
 use crate::operation::{Answer, Operation, Unknown};
+use crate::schedules::Occasion;
 use crate::{Published, Terms};
 
 /// The most attempts of one operation.
@@ -57,6 +58,16 @@ impl PlainHandling {
             Request::Drain(host, drained) => Step::Ask(Operation::Drain(host, drained)),
             Request::AddWindow(host, new) => Step::Ask(Operation::AddWindow(host, new)),
             Request::RemoveWindow(host, id) => Step::Ask(Operation::RemoveWindow(host, id)),
+            Request::AddSchedule(schedule, replaces) => {
+                Step::Ask(Operation::AddSchedule(schedule, replaces))
+            }
+            Request::RemoveSchedule(name) => Step::Ask(Operation::RemoveSchedule(name)),
+            Request::PauseSchedule(name, paused) => {
+                Step::Ask(Operation::PauseSchedule(name, paused))
+            }
+            Request::RunSchedule(name, key) => {
+                Step::Ask(Operation::RunSchedule(name, Occasion::Now(key)))
+            }
         }
     }
 }
@@ -80,8 +91,21 @@ fn reply(request: &Request, answer: Answer) -> Reply {
             let revision = wanted.revision;
             Reply::OtherContent(machine.clone(), Published { revision, content })
         }
-        (Request::Drain(..) | Request::RemoveWindow(..), Answer::Done) => Reply::Done,
         (Request::AddWindow(..), Answer::Window(id)) => Reply::Window(id),
+        (
+            Request::Drain(..)
+            | Request::RemoveWindow(..)
+            | Request::RemoveSchedule(_)
+            | Request::PauseSchedule(..),
+            Answer::Done,
+        ) => Reply::Done,
+        (Request::AddSchedule(..), Answer::ScheduleAdded(added)) => Reply::ScheduleAdded(added),
+        (Request::RunSchedule(..), Answer::Ran(build, result)) => Reply::Ran(build, result),
+        (Request::PauseSchedule(name, _) | Request::RunSchedule(name, _), Answer::NotFound) => {
+            Reply::NotFound(format!(
+                "there is no schedule {name}; `buildhost schedule list` lists all schedules"
+            ))
+        }
         (Request::Cancel(build), Answer::NotFound) => {
             Reply::NotFound(format!("build {build} does not exist in the farm"))
         }

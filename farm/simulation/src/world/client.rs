@@ -27,6 +27,7 @@ pub(crate) struct Client {
     requests: u64,
     open: BTreeMap<u64, Request>,
     revision: u64,
+    has_schedules: bool,
     /// The build that kills its hosts, if there is one.
     poisonous: Option<BuildId>,
 }
@@ -42,6 +43,7 @@ impl Client {
             requests: 0,
             open: BTreeMap::new(),
             revision: 0,
+            has_schedules: rng.bool(),
             poisonous: (rng.u32(0..5) == 0).then_some(BuildId(1)),
         }
     }
@@ -69,11 +71,12 @@ impl World {
             for host in 0..HOSTS {
                 self.client_sends(Request::Drain(HostId(host as u64), false));
             }
+            self.client_removes_schedules();
             return;
         }
         let pause = self.rng.u64(1..2 * STORM_MS / 40);
         self.after(pause, Event::Client);
-        match self.rng.u32(0..10) {
+        match self.rng.u32(0..12) {
             0 => {
                 self.client.revision += 1;
                 let machine = self.rng.usize(0..self.client.machines.len());
@@ -101,6 +104,7 @@ impl World {
                 let build = BuildId(self.rng.u64(0..=last));
                 self.client_sends(Request::Cancel(build));
             }
+            3 | 4 if self.client.has_schedules => self.client_schedules(),
             _ if self.client.submitted < self.client.wanted => self.submit(),
             _ => {}
         }
@@ -157,7 +161,7 @@ impl World {
         self.client_sends(Request::Submit(submission));
     }
 
-    fn client_sends(&mut self, request: Request) {
+    pub(super) fn client_sends(&mut self, request: Request) {
         self.client.requests += 1;
         let number = self.client.requests;
         self.say(|| format!("client: {request:?}"));
@@ -189,6 +193,7 @@ impl World {
     pub(super) fn is_done(&self) -> bool {
         let mut builds = self.tables.builds.values();
         self.client.open.is_empty()
+            && self.tables.schedules.is_empty()
             && builds.all(|it| matches!(it.state, State::Finished(..)))
             && self.hosts.iter().filter(|it| !it.is_lost).all(|it| {
                 it.guests.is_empty() && it.agent.as_ref().is_some_and(|it| !it.has_results())
@@ -201,6 +206,7 @@ impl World {
         let open = builds.filter(|(_, it)| !matches!(it.state, State::Finished(..)));
         let builds: Vec<_> = open.map(|(id, it)| (id.0, &it.state, it.host)).collect();
         let requests: Vec<_> = self.client.open.values().collect();
-        format!("builds {builds:?}, requests {requests:?}")
+        let schedules: Vec<_> = self.tables.schedules.keys().collect();
+        format!("builds {builds:?}, requests {requests:?}, schedules {schedules:?}")
     }
 }

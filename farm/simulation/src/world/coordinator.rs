@@ -193,6 +193,7 @@ impl World {
         match call.request {
             Caller::Watch => self.watch_answer(call, answer),
             Caller::Beats => self.beats_answer(call, answer),
+            Caller::Schedules => self.schedules_answer(call, answer),
             Caller::Request(request) => {
                 let handlings = &self.coordinators[call.coordinator].handlings;
                 if handlings
@@ -304,6 +305,7 @@ impl World {
         let call = self.own_call(coordinator, Caller::Watch);
         self.ask(call, Operation::Hosts);
         self.attend(coordinator);
+        self.coordinator_looks_at_schedules(coordinator);
     }
 
     /// Returns a call that belongs to no request.

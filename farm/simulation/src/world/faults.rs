@@ -9,6 +9,8 @@ use super::{Event, HOSTS, Origin, TERMS, World};
 
 /// The most milliseconds by which a clock is set.
 const STEP_MS: u64 = 60_000;
+/// A step of more than a day, after which a clock counts as wrong.
+const FAR_MS: u64 = 25 * 3_600_000;
 
 impl World {
     pub(super) fn fault(&mut self) {
@@ -96,6 +98,11 @@ impl World {
         };
         let rng = &mut self.rng;
         self.store_offset = step(self.store_offset, rng);
+        match rng.u32(0..6) {
+            0 | 1 => self.store_offset += FAR_MS,
+            2 | 3 => self.store_offset = self.store_offset.saturating_sub(FAR_MS),
+            _ => {}
+        }
         self.hosts[host].wall_offset = step(self.hosts[host].wall_offset, rng);
         let wall = &mut self.coordinators[coordinator].wall_offset;
         *wall = step(*wall, rng);

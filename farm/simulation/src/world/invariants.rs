@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::task::{Digest, Outcome};
-use config::{BuildId, MachineName};
+use config::{BuildId, MachineName, ScheduleName};
 use farm_core::messages::{Grant, Reply, Request};
 use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::windows::Window;
 use farm_core::{HostId, Lease, Published, Revision};
 
 use super::host::CPUS;
+use super::schedules::ScheduleGhosts;
 use super::{HOSTS, TERMS, World};
 use crate::Bug;
-use crate::tables::{BuildRecord, State, Tables};
+use crate::tables::{BuildRecord, ScheduleRecord, State, Tables};
 
 /// The facts before a transaction that are compared with those after it.
 #[derive(Debug)]
@@ -22,6 +23,9 @@ pub(crate) struct Before {
     /// The losses of all builds.
     losses: u64,
     in_windows: BTreeSet<HostId>,
+    schedules: BTreeMap<ScheduleName, ScheduleRecord>,
+    /// The number of builds.
+    builds: usize,
 }
 
 /// Facts about the past that no actor knows.
@@ -40,6 +44,7 @@ pub(crate) struct Ghosts {
     pub(super) is_disk_lost: bool,
     /// True if a source was forgotten.
     pub(super) has_forgotten: bool,
+    pub(super) schedules: ScheduleGhosts,
     claimed: BTreeMap<MachineName, Revision>,
     current: [BTreeMap<MachineName, Revision>; HOSTS],
     contents: BTreeMap<(MachineName, Revision), Option<Digest>>,
@@ -168,6 +173,8 @@ impl World {
                 .map(|(it, _)| *it)
                 .collect(),
             losses: self.losses(),
+            schedules: self.tables.schedules.clone(),
+            builds: self.tables.builds.len(),
         }
     }
 
@@ -193,6 +200,7 @@ impl World {
                 self.violate(format!("a guest that has started is lost: {lease}"));
             }
         }
+        self.check_schedules((&before.schedules, before.builds), operation, answer);
         if let (Operation::Claim { host, .. }, Answer::Claimed(grants)) = (operation, answer) {
             for grant in grants {
                 self.check_claim(before, *host, grant.lease);

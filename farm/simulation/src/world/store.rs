@@ -1,10 +1,11 @@
 //! The store: one transaction at a time, whose answer may get lost.
 
 use farm_core::operation::{Answer, Operation};
+use farm_core::schedules::Occasion;
 
 use super::{Call, Event, World};
 use crate::Bug;
-use crate::tables::{State, Tables};
+use crate::tables::{ScheduleRecord, State, Tables, time};
 
 impl World {
     pub(super) fn store_operation(&mut self, call: Call, operation: &Operation) {
@@ -14,7 +15,11 @@ impl World {
         let now = self.store_clock();
         let before = self.before();
         let answer = self.apply_planted(now, operation.clone());
-        if !matches!(operation, Operation::Hosts | Operation::Candidates { .. }) {
+        let is_read = matches!(
+            operation,
+            Operation::Hosts | Operation::Candidates { .. } | Operation::Schedules
+        );
+        if !is_read {
             self.say(|| format!("store: {operation:?} -> {answer:?}"));
         }
         self.committed(&before, operation, &answer);
@@ -103,6 +108,31 @@ fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operati
             tables.hosts.entry(*host).or_default().windows.clear();
         }
         (Bug::ClaimIgnoresRevision, Operation::Claim { .. }) => tables.published.clear(),
+        (bug, Operation::RunSchedule(name, occasion)) => {
+            if let Some(record) = tables.schedules.get_mut(name) {
+                break_run(bug, now, record, occasion);
+            }
+            if bug == Bug::RunIgnoresKey {
+                let key = occasion.key(name);
+                let same = tables
+                    .builds
+                    .values_mut()
+                    .filter(|it| it.submission.key == key);
+                same.for_each(|it| it.submission.key.push_str(" again"));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Changes the run of a schedule, or the schedule that it sees, as a bug would.
+fn break_run(bug: Bug, now: u64, record: &mut ScheduleRecord, occasion: &mut Occasion) {
+    let current = record.row();
+    match (bug, occasion) {
+        (Bug::RunIgnoresMark, Occasion::Due { read, .. }) => **read = current,
+        (Bug::RunIgnoresPause, _) => record.paused = false,
+        (Bug::RunForgetsUnfinished, _) => record.last_build = None,
+        (Bug::RunSkipsTimes, Occasion::Due { until, .. }) => *until = time(now),
         _ => {}
     }
 }
@@ -144,6 +174,18 @@ fn break_after(
                     .map(|(it, _)| it.clone()),
             );
             tables.sources.retain(|digest, _| !digests.contains(digest));
+        }
+        (Bug::RunLosesBuild, Operation::RunSchedule(..), Answer::Ran(build, _)) => {
+            let is_new = !before.builds.contains_key(build);
+            if is_new {
+                tables.builds.remove(build);
+            }
+        }
+        (Bug::RunIgnoresPause, Operation::RunSchedule(name, _), _) => {
+            let was_paused = before.schedules.get(name).is_some_and(|it| it.paused);
+            if let Some(record) = tables.schedules.get_mut(name) {
+                record.paused = was_paused;
+            }
         }
         (Bug::LossIsNotCounted, ..) => {
             for build in tables.builds.values_mut() {

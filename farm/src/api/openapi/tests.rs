@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::BuildId;
 use config::builds::{Artifact, Priority};
+use config::schedule::{Run, RunResult, Timing};
 use config::task::{Digest, Outcome, Source};
 use farm_core::messages::{Grant, NewBuild, Poll, PollAnswer, PollId, Release, Report, Subject};
+use farm_core::schedules::{NewSchedule, Schedule};
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
 use farm_core::view::{
-    BuildPage, BuildState, BuildView, HostView, LostAttempt, MachineView, QueueView,
+    BuildPage, BuildState, BuildView, HostView, LostAttempt, MachineView, ProjectView, QueueView,
+    ScheduleView,
 };
 use farm_core::{
     Capacity, Epoch, HostId, Lease, Offer, OfferedMachine, Requirements, Revision, Terms, Work,
@@ -22,6 +25,7 @@ use server_tests::Description;
 
 use super::super::clients::{Publication, Submitted};
 use super::super::hosts::{Enrolled, Enrolment};
+use super::super::schedules::{Ran, RunNow};
 use super::super::sources::SourceWanted;
 use super::OPENAPI;
 
@@ -352,6 +356,82 @@ fn compare_clients(compared: &mut Compared) {
     compared.words("BuildState", states);
 }
 
+fn schedule() -> Schedule {
+    Schedule {
+        name: "nightly".parse().unwrap(),
+        timing: Timing::At(Timestamp::UNIX_EPOCH),
+        coalesce: true,
+        submitter: "ann".parse().unwrap(),
+        priority: Priority(1),
+        requirements: requirements(),
+        subject: subject(),
+    }
+}
+
+/// Compares what is sent about schedules and projects.
+fn compare_schedules(compared: &mut Compared) {
+    let timings = [
+        json!({ "at": "2026-11-22T02:00:00Z" }),
+        json!({ "every": "PT6H" }),
+        json!({ "cron": { "pattern": "0 3 * * *", "zone": "UTC" } }),
+    ];
+    let schema = compared.description.schema("Timing");
+    for timing in timings {
+        let parsed: Timing = serde_json::from_value(timing.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&parsed).unwrap(), timing);
+        compared.description.assert_valid("Timing", schema, &timing);
+    }
+    compared.names.insert("Timing".to_owned());
+    let new = NewSchedule {
+        name: schedule().name,
+        timing: schedule().timing,
+        coalesce: true,
+        submitter: Some("ann".parse().unwrap()),
+        priority: Priority(1),
+        requirements: requirements(),
+        subject: subject(),
+        replace: true,
+        dry_run: true,
+    };
+    compared.taken("NewSchedule", &new);
+    let run = Run {
+        due: Some(Timestamp::UNIX_EPOCH),
+        at: Timestamp::UNIX_EPOCH,
+        result: RunResult::Submitted,
+        build: Some(BuildId(7)),
+        message: String::new(),
+    };
+    compared.sent("ScheduleRun", &run);
+    let view = ScheduleView {
+        schedule: schedule(),
+        is_paused: true,
+        added: Timestamp::UNIX_EPOCH,
+        since: Timestamp::UNIX_EPOCH,
+        last: Some(run),
+        next: Some(Timestamp::UNIX_EPOCH),
+    };
+    compared.sent("Schedule", &view);
+    compared.taken(
+        "RunNow",
+        &RunNow {
+            key: "k".to_owned(),
+        },
+    );
+    let ran = Ran {
+        build: BuildId(7),
+        result: RunResult::Coalesced,
+    };
+    compared.sent("Ran", &ran);
+    let project = ProjectView {
+        name: "camera".parse().unwrap(),
+        unfinished: 1,
+        last: Some(build()),
+        last_good: Some(build()),
+        schedules: vec!["nightly".parse().unwrap()],
+    };
+    compared.sent("Project", &project);
+}
+
 #[test]
 fn the_members_of_bodies_are_those_of_the_types() {
     let mut compared = Compared {
@@ -360,6 +440,7 @@ fn the_members_of_bodies_are_those_of_the_types() {
     };
     compare_hosts(&mut compared);
     compare_clients(&mut compared);
+    compare_schedules(&mut compared);
     // Those that no type has: numbers and words, which values of the others have shown, and errors, which
     // the integration tests compare with answers.
     let others = [

@@ -1,18 +1,19 @@
-//! Actions of pages: cancel a build, drain and undrain a host.
+//! Actions of pages: cancel a build, drain and undrain a host, run and pause schedules.
 
 use std::sync::Arc;
 
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use config::BuildId;
 use config::tokens::Scope;
+use config::{BuildId, ScheduleName};
 use farm_core::messages::{Reply, Request};
 use web_server::answer::see_other;
 
 use super::super::auth::Client;
-use super::super::{Refusal, Service, clients};
+use super::super::{Refusal, Service, clients, schedules};
 use super::{error_page, require};
+use crate::secret;
 
 pub(super) async fn cancel(
     State(service): State<Arc<Service>>,
@@ -48,6 +49,37 @@ pub(super) async fn drain(
     match done.await {
         // The name exists, so that it is one segment of a path.
         Ok(()) => see_other(&format!("/hosts/{host}")),
+        Err(refusal) => error_page(Some(&client), refusal),
+    }
+}
+
+pub(super) async fn schedule(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    Path((name, action)): Path<(ScheduleName, String)>,
+) -> Response {
+    let done = async {
+        require(&client, Scope::Submit)?;
+        match action.as_str() {
+            "run" => {
+                let key = secret::random().map_err(|_| Refusal::unavailable())?;
+                schedules::run_now(&service, &client, name, key)
+                    .await
+                    .map(drop)
+            }
+            "pause" | "resume" => {
+                let is_paused = action == "pause";
+                let request = Request::PauseSchedule(name, is_paused);
+                schedules::change(&service, request).await.map(drop)
+            }
+            _ => {
+                let message = format!("schedules have no action {action}");
+                Err(Refusal(StatusCode::NOT_FOUND, message))
+            }
+        }
+    };
+    match done.await {
+        Ok(()) => see_other("/schedules"),
         Err(refusal) => error_page(Some(&client), refusal),
     }
 }

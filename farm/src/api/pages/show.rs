@@ -11,7 +11,8 @@ use farm_store::StoreError;
 use jiff::Timestamp;
 use tracing::warn;
 use web::{
-    FarmBuild, FarmBuilds, FarmHost, FarmHosts, FarmMachines, FarmOverview, FarmSection, Filter,
+    FarmBuild, FarmBuilds, FarmHost, FarmHosts, FarmMachines, FarmOverview, FarmSchedules,
+    FarmSection, Filter,
 };
 
 use super::super::auth::Client;
@@ -152,6 +153,30 @@ pub(super) async fn machines(
             page(&headers, &FarmMachines { frame, machines })
         }
         Err(error) => unavailable(&client, &error),
+    }
+}
+
+pub(super) async fn schedules(
+    State(service): State<Arc<Service>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+) -> Response {
+    let store = service.coordinator.store();
+    match (store.schedules().await, store.projects().await) {
+        (Ok(schedules), Ok(projects)) => {
+            let frame = frame(Some(&client), FarmSection::Schedules, "Schedules");
+            let now = Timestamp::now();
+            page(
+                &headers,
+                &FarmSchedules {
+                    frame,
+                    schedules,
+                    projects,
+                    now,
+                },
+            )
+        }
+        (Err(error), _) | (_, Err(error)) => unavailable(&client, &error),
     }
 }
 

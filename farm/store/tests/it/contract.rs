@@ -2,16 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use config::BuildId;
+use config::schedule::Timing;
 use config::task::{Digest, Outcome, Source};
+use config::{BuildId, ScheduleName};
 use farm_core::copies::CoordinatorName;
+use farm_core::messages::Subject;
 use farm_core::operation::{Answer, Operation, Pick};
+use farm_core::schedules::{Occasion, Schedule};
 use farm_core::windows::{Day, NewWindow, Occurrence, Weekly};
 use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Published, Revision};
-use farm_simulation::tables::Tables;
+use farm_simulation::tables::{ScheduleRecord, Tables};
 use farm_store::Store;
 use fastrand::Rng;
 use jiff::civil::Time;
+use jiff::{SignedDuration, Timestamp};
 use server_tests::Cluster;
 
 use super::harness::{MACHINES, client, is_long, open, submission};
@@ -162,7 +166,57 @@ fn any_operation_on_sources(rng: &mut Rng, tables: &Tables) -> Operation {
     }
 }
 
+/// Returns an operation on one of two schedules, which runs as it is or as it was.
+fn any_schedule_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
+    let name: ScheduleName = ["often", "seldom"][rng.usize(0..2)].parse().unwrap();
+    let build = submission(0, "ann", rng.usize(0..MACHINES.len()), 0);
+    match rng.u8(0..10) {
+        0 | 1 => {
+            let schedule = Schedule {
+                name,
+                timing: Timing::Every(SignedDuration::from_secs(rng.i64(1..3))),
+                coalesce: rng.bool(),
+                submitter: build.submitter,
+                priority: build.priority,
+                requirements: build.requirements,
+                subject: Subject {
+                    target: None,
+                    project: rng.bool().then(|| "camera".parse().unwrap()),
+                },
+            };
+            Operation::AddSchedule(Box::new(schedule), rng.bool())
+        }
+        2 if rng.u8(0..3) == 0 => Operation::RemoveSchedule(name),
+        2 | 3 => Operation::PauseSchedule(name, rng.u8(0..3) == 0),
+        4 => Operation::Schedules,
+        5 => Operation::RunSchedule(name, Occasion::Now(format!("n{}", rng.u8(0..9)))),
+        _ => {
+            let known = tables.schedules.get(&name).map(ScheduleRecord::row);
+            let Some(mut read) = known else {
+                return Operation::Schedules;
+            };
+            if rng.u8(0..6) == 0 {
+                read.since += SignedDuration::from_millis(1);
+            }
+            let at = |ms: u64| Timestamp::from_millisecond(ms.cast_signed()).unwrap();
+            // Times come again, as after a clock that was set back.
+            let due = at(START_MS + rng.u64(0..5));
+            Operation::RunSchedule(
+                name,
+                Occasion::Due {
+                    read: Box::new(read),
+                    due,
+                    until: at(now),
+                },
+            )
+        }
+    }
+}
+
 fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
+    if rng.u8(0..4) == 0 {
+        return any_schedule_operation(rng, tables, now);
+    }
     let host = HostId(rng.u64(1..=u64::from(HOSTS)));
     let known = tables.hosts[&host].beat;
     let beat = if rng.u8(0..6) == 0 {
@@ -253,11 +307,10 @@ fn the_database_answers_as_specified() {
             registered.unwrap();
         }
     });
-    let tables =
-        "builds, finished, submissions, machines, used, offers, windows, sources, source_copies";
+    let tables = "builds, finished, submissions, machines, used, offers, windows, schedules, sources, source_copies";
     let seeds = if is_long() { 500 } else { 30 };
     let (mut claimed, mut recorded, mut rescued, mut placed) = (0, 0, 0, 0);
-    let (mut usual, mut soon) = (0, 0);
+    let (mut usual, mut soon, mut ran) = (0, 0, 0);
     let (mut missing, mut expired, mut discarded) = (0, 0, 0);
     for seed in 0..seeds {
         let reset = format!(
@@ -300,6 +353,7 @@ fn the_database_answers_as_specified() {
                 Answer::Missing(_) => missing += 1,
                 Answer::Expired(digests) => expired += digests.len(),
                 Answer::Done if matches!(operation, Operation::Discard(..)) => discarded += 1,
+                Answer::Ran(..) => ran += 1,
                 _ => {}
             }
             log.push(format!("{now} {operation:?} -> {expected:?}"));
@@ -307,10 +361,11 @@ fn the_database_answers_as_specified() {
         }
     }
     // Each kind of answer was compared many times.
-    let least = claimed.min(recorded).min(rescued).min(placed).min(soon);
+    let least = claimed.min(recorded).min(rescued).min(placed);
+    let least = least.min(soon).min(ran);
     assert!(
         least > 2 * usize::try_from(seeds).unwrap(),
-        "{claimed} {recorded} {rescued} {placed} {soon}"
+        "{claimed} {recorded} {rescued} {placed} {soon} {ran}"
     );
     assert!(usual > 0, "no duration was compared");
     let least = missing.min(expired).min(discarded);

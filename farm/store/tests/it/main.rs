@@ -3,5 +3,6 @@
 
 mod contract;
 mod harness;
+mod schedules;
 mod statements;
 mod views;

@@ -6,12 +6,13 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 27] = [
+const HOT: [(&str, &str); 28] = [
     ("copies", "('{a,b}')"),
     ("keep", "('a', 'http://c')"),
     ("expire", "(1000)"),
     ("discard", "('a', 'http://c')"),
     ("submit", "('k', 's', 0, 'm', '{}', NULL, NULL, '{a,b}')"),
+    ("run_schedule", "('s', 'k7', NULL, NULL, NULL, NULL, NULL)"),
     ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
@@ -114,6 +115,8 @@ fn every_statement_is_valid_and_the_hot_ones_use_indexes() {
             ],
         );
     }
+    // The queue is counted; it has only what is unfinished.
+    check_plan(&mut client, "projects", "EXECUTE projects", &["finished"]);
     for filter in FILTERS {
         let query = serde_json::from_str(filter).unwrap();
         let (mut sql, parameters) = farm_store::listing(&query);

@@ -25,7 +25,7 @@ async fn submit(store: &Store, key: u64, machine: usize, target: &str) -> config
 }
 
 /// Gives a build to host 1.
-async fn claim(store: &Store, build: config::BuildId, epoch: u64) -> Lease {
+pub(crate) async fn claim(store: &Store, build: config::BuildId, epoch: u64) -> Lease {
     let host = HostId(1);
     let Ok(Answer::Beaten { beat, .. }) =
         store.apply(&Operation::Beat(host, Offer::default())).await
@@ -47,7 +47,7 @@ async fn claim(store: &Store, build: config::BuildId, epoch: u64) -> Lease {
     grants[0].lease
 }
 
-async fn finish(store: &Store, lease: Lease, outcome: Outcome) {
+pub(crate) async fn finish(store: &Store, lease: Lease, outcome: Outcome) {
     let finish = Operation::Finish(HostId(1), lease, outcome);
     assert_eq!(store.apply(&finish).await, Ok(Answer::Recorded));
 }

@@ -1,22 +1,22 @@
-//! Builds as Toaster represents them. docs/toaster.md explains each field.
+//! The representations of builds. docs/toaster.md explains each field.
 
 use std::fmt::Display;
-use std::path::Path;
 
-use config::builds::{Build, Count, Progress, State, Submitter};
+use config::BuildId;
+use config::builds::{Count, Progress, State};
 use config::task::Outcome;
-use config::{BuildId, ProjectName};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use records::FinishedBuild;
 use serde::Serialize;
+
+use crate::Facts;
 
 /// The time from the first request of a guest until its first lines have been read, in seconds.
 const UNREAD_SECONDS: i64 = 3;
 
 /// A build with an outcome. The order of the keys is Toaster's.
 #[derive(Debug, Serialize)]
-pub(super) struct Finished {
+pub struct Finished {
     #[serde(flatten)]
     common: CommonFields,
     outcome: &'static str,
@@ -30,7 +30,7 @@ pub(super) struct Finished {
 
 /// A build without an outcome.
 #[derive(Debug, Serialize)]
-pub(super) struct Unfinished {
+pub struct Unfinished {
     #[serde(flatten)]
     common: CommonFields,
     seconds: String,
@@ -56,16 +56,54 @@ struct CommonFields {
 /// A build with or without an outcome.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(super) enum AnyBuild {
+pub enum AnyBuild {
     /// A build with an outcome.
     Finished(Finished),
     /// A build without an outcome.
     Unfinished(Unfinished),
 }
 
+/// The list of builds with an outcome.
+#[derive(Debug, Serialize)]
+pub struct FinishedList {
+    builds: Vec<Finished>,
+    count: usize,
+}
+
+impl FinishedList {
+    /// Returns the list of these builds.
+    pub fn new(builds: Vec<Finished>) -> Self {
+        let count = builds.len();
+        Self { builds, count }
+    }
+}
+
+/// The list of builds without an outcome, the latest start first.
+#[derive(Debug, Serialize)]
+pub struct Building {
+    building: Vec<Unfinished>,
+    count: usize,
+}
+
+impl Building {
+    /// Returns the list of these builds.
+    pub fn new(builds: &[Facts], now: Timestamp) -> Self {
+        let building: Vec<_> = builds.iter().map(|build| unfinished(build, now)).collect();
+        let count = building.len();
+        Self { building, count }
+    }
+}
+
+/// The answer about one build.
+#[derive(Debug, Serialize)]
+pub struct OneBuild {
+    /// The build, if there is one.
+    pub build: Option<AnyBuild>,
+}
+
 /// An entry of the list of recent builds.
 #[derive(Debug, Serialize)]
-pub(super) struct Recent {
+pub struct Recent {
     id: u64,
     dashboard_url: String,
     buildrequest_id: Option<u64>,
@@ -120,7 +158,7 @@ fn float_percent(count: Count) -> u64 {
 /// Returns a build's reported progress; for each part without a report, the progress that
 /// follows from the build's state. A build without a guest has made none, though an earlier
 /// attempt may have reported some. Nothing is known about a guest whose log has not been read yet.
-fn progress(build: &Build, now: Timestamp) -> Progress {
+fn progress(build: &Facts, now: Timestamp) -> Progress {
     let reported = if build.state < State::Running {
         Progress::default()
     } else {
@@ -136,10 +174,9 @@ fn progress(build: &Build, now: Timestamp) -> Progress {
             reported
         }
     };
-    let sources = u32::try_from(build.sources.len()).unwrap_or(u32::MAX);
     let (errors, warnings) = issues(build.outcome, reported.errors, reported.warnings);
     Progress {
-        clone: step(reported.clone, State::Running, sources),
+        clone: step(reported.clone, State::Running, build.sources),
         parse: step(reported.parse, State::Running, 1),
         task: step(reported.task, State::Finished, 1),
         errors,
@@ -149,8 +186,8 @@ fn progress(build: &Build, now: Timestamp) -> Progress {
 }
 
 /// Returns true if the guest of a build has just requested its task.
-fn is_new(build: &Build, now: Timestamp) -> bool {
-    let since = build.first_contact();
+fn is_new(build: &Facts, now: Timestamp) -> bool {
+    let since = build.contacted;
     build.state == State::Running
         && since.is_some_and(|since| now.duration_since(since).as_secs() < UNREAD_SECONDS)
 }
@@ -164,25 +201,22 @@ fn issues(outcome: Option<Outcome>, errors: u32, warnings: u32) -> (u32, u32) {
     }
 }
 
-/// Returns what stands for Toaster's project: the submitter of a build without one.
-fn project<'a>(project: Option<&'a ProjectName>, submitter: &'a Submitter) -> &'a dyn Display {
-    project.map_or(submitter, |name| name as &dyn Display)
+/// Returns what stands for Toaster's names: the submitter for the project of a build without one.
+fn names(build: &Facts) -> [&dyn Display; 4] {
+    let project = build.project.as_ref();
+    let project = project.map_or(&build.submitter as &dyn Display, |name| name);
+    [&build.machine, &build.toolchain, &build.target, project]
 }
 
-/// Returns the representation of a build with an outcome.
-pub(super) fn finished(build: &FinishedBuild) -> Finished {
-    let start = start(build.started, build.submitted);
+/// Returns the representation of a build with this outcome.
+pub fn finished(build: &Facts, outcome: Outcome) -> Finished {
+    let start = build.start();
     let stop = build.finished.unwrap_or(start);
-    let (errors, warnings) = issues(Some(build.outcome), build.errors, build.warnings);
-    let names: [&dyn Display; 4] = [
-        &build.machine,
-        &build.toolchain,
-        &build.target,
-        project(build.project.as_ref(), &build.submitter),
-    ];
+    let progress = build.progress;
+    let (errors, warnings) = issues(Some(outcome), progress.errors, progress.warnings);
     Finished {
-        common: common_fields(build.id, names, start),
-        outcome: outcome_name(build.outcome),
+        common: common_fields(build.id, names(build), start),
+        outcome: outcome_name(outcome),
         seconds: seconds(start, stop),
         stop: time(stop),
         errors,
@@ -192,17 +226,11 @@ pub(super) fn finished(build: &FinishedBuild) -> Finished {
 }
 
 /// Returns the representation of a build without an outcome.
-pub(super) fn unfinished(build: &Build, now: Timestamp) -> Unfinished {
-    let start = start(build.started, build.submitted);
+pub fn unfinished(build: &Facts, now: Timestamp) -> Unfinished {
+    let start = build.start();
     let progress = progress(build, now);
-    let names: [&dyn Display; 4] = [
-        &build.machine,
-        &build.toolchain,
-        &build.target,
-        project(build.project.as_ref(), &build.submitter),
-    ];
     Unfinished {
-        common: common_fields(build.id, names, start),
+        common: common_fields(build.id, names(build), start),
         seconds: seconds(start, now),
         clone: fraction(progress.clone),
         parse: fraction(progress.parse),
@@ -211,13 +239,13 @@ pub(super) fn unfinished(build: &Build, now: Timestamp) -> Unfinished {
     }
 }
 
-/// Returns the representation of a single build, which has the path of its log.
-pub(super) fn with_log(build: &Build, now: Timestamp, log: &Path) -> AnyBuild {
-    let log = Some(log.display().to_string());
-    match FinishedBuild::of(build) {
-        Some(ended) => AnyBuild::Finished(Finished {
+/// Returns the representation of a single build, which has the place of its log.
+pub fn with_log(build: &Facts, now: Timestamp, log: String) -> AnyBuild {
+    let log = Some(log);
+    match build.outcome {
+        Some(outcome) => AnyBuild::Finished(Finished {
             cooker_log: log,
-            ..finished(&ended)
+            ..finished(build, outcome)
         }),
         None => AnyBuild::Unfinished(Unfinished {
             cooker_log: log,
@@ -226,18 +254,19 @@ pub(super) fn with_log(build: &Build, now: Timestamp, log: &Path) -> AnyBuild {
     }
 }
 
-/// Returns a build's entry in the list of recent builds, with times of day in `zone`.
-pub(super) fn recent(
-    build: &Build,
+/// Returns a build's entry in the list of recent builds, with times of day in `zone` and the paths of an
+/// API, such as `/api/v1`.
+pub fn recent(
+    (build, api): (&Facts, &str),
     is_cancelling: bool,
     now: Timestamp,
     zone: &TimeZone,
 ) -> Recent {
     let progress = progress(build, now);
     let page = format!("/builds/{}", build.id);
-    let url = format!("/api/v1{page}");
+    let url = format!("{api}{page}");
     let targets: Vec<_> = build.target.names().collect();
-    let start = start(build.started, build.submitted);
+    let start = build.start();
     let completed = build.finished.unwrap_or(start);
     let is_day_old = now.duration_since(completed).as_secs() >= 24 * 60 * 60;
     let seconds = micros(build.finished.unwrap_or(now)) - micros(start);
@@ -266,7 +295,7 @@ pub(super) fn recent(
             seconds % 60
         ),
         buildtime_url: page,
-        rebuild_url: "/api/v1/builds".to_owned(),
+        rebuild_url: format!("{api}/builds"),
         cancel_url: format!("{url}/cancel"),
         is_default_project_build: build.project.is_none(),
         build_targets_json: serde_json::to_string_pretty(&targets)
@@ -301,13 +330,8 @@ fn abbreviated(targets: &[&str]) -> String {
     }
 }
 
-/// Returns the start of a build: the start of its last guest, or the time of submission.
-pub(super) fn start(started: Option<Timestamp>, submitted: Timestamp) -> Timestamp {
-    started.unwrap_or(submitted)
-}
-
 /// Returns a time in microseconds, Toaster's precision.
-pub(super) fn micros(time: Timestamp) -> i64 {
+pub fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }
 
@@ -336,7 +360,7 @@ fn outcome_name(outcome: Outcome) -> &'static str {
 /// Returns Toaster's name for the state of a build. The order of the arms is Toaster's
 /// (`Build.get_state`): a build is *starting* when its recipes are parsed and no task has ended.
 /// One that reports no recipes has no such state.
-fn state_name(build: &Build, is_cancelling: bool, progress: &Progress) -> &'static str {
+fn state_name(build: &Facts, is_cancelling: bool, progress: &Progress) -> &'static str {
     let reports_recipes = build.progress.parse.total > 0;
     match (build.outcome, build.state) {
         (Some(outcome), _) => outcome_name(outcome),
@@ -371,7 +395,7 @@ fn seconds(from: Timestamp, to: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use config::builds::Submitter;
+    use config::builds::{Build, Submitter};
 
     use super::*;
 
@@ -393,7 +417,12 @@ mod tests {
     }
 
     fn recent_of(build: &Build) -> Recent {
-        recent(build, false, Timestamp::UNIX_EPOCH, &TimeZone::UTC)
+        recent(
+            (&build.into(), "/api/v1"),
+            false,
+            Timestamp::UNIX_EPOCH,
+            &TimeZone::UTC,
+        )
     }
 
     #[test]
@@ -449,7 +478,9 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         build.enter(State::Starting, at(1)).unwrap();
         build.enter(State::Running, at(2)).unwrap();
-        let state = |build: &Build, now| recent(build, false, at(now), &TimeZone::UTC).state;
+        let state = |build: &Build, now| {
+            recent((&build.into(), "/api/v1"), false, at(now), &TimeZone::UTC).state
+        };
         assert_eq!(state(&build, 4), "Cloning");
         assert_eq!(state(&build, 5), "In Progress");
         build.progress.parse = count(0, 1);
@@ -469,7 +500,7 @@ mod tests {
         };
         for state in [State::Queued, State::Starting] {
             build.state = state;
-            let shown = unfinished(&build, Timestamp::UNIX_EPOCH);
+            let shown = unfinished(&(&build).into(), Timestamp::UNIX_EPOCH);
             assert_eq!(
                 (&*shown.clone, &*shown.parse, &*shown.task),
                 ("0:1", "0:1", "0:1")

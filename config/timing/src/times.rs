@@ -26,8 +26,8 @@ pub enum TimingError {
     /// The pattern is not a short line of text.
     #[error("a cron pattern is one line of at most {PATTERN_MAX} bytes")]
     Long,
-    /// The host does not know the time zone.
-    #[error("this host knows no time zone `{0}`; names are like `Europe/Berlin` and `UTC`")]
+    /// The time zone is unknown.
+    #[error("this computer knows no time zone `{0}`; names are like `Europe/Berlin` and `UTC`")]
     Zone(String),
     /// The interval is too short or too long.
     #[error("the interval of a schedule is at least one second and at most ten years")]
@@ -36,7 +36,7 @@ pub enum TimingError {
 
 /// The times of a timing.
 #[derive(Debug, Clone)]
-pub(super) enum Times {
+pub enum Times {
     /// One time.
     Once(Timestamp),
     /// Times at a fixed interval.
@@ -52,7 +52,7 @@ pub(super) enum Times {
 
 /// A cron pattern in a time zone.
 #[derive(Debug, Clone)]
-pub(super) struct Calendar {
+pub struct Calendar {
     cron: croner::Cron,
     /// True if the pattern matches every hour: it then follows elapsed time, not the clock.
     all_hours: bool,
@@ -64,7 +64,7 @@ impl Times {
     ///
     /// # Errors
     /// The timing is invalid.
-    pub(super) fn new(timing: &Timing, added: Timestamp) -> Result<Self, TimingError> {
+    pub fn new(timing: &Timing, added: Timestamp) -> Result<Self, TimingError> {
         match timing {
             Timing::At(time) => Ok(Self::Once(*time)),
             Timing::Every(span) if (EVERY_MIN..=EVERY_MAX).contains(span) => Ok(Self::Every {
@@ -77,7 +77,7 @@ impl Times {
     }
 
     /// Returns the first time after `since`.
-    pub(super) fn after(&self, since: Timestamp) -> Option<Timestamp> {
+    pub fn after(&self, since: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Once(time) => (*time > since).then_some(*time),
             Self::Every { from, span } => {

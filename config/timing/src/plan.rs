@@ -3,21 +3,23 @@
 use config::ScheduleName;
 use jiff::{SignedDuration, Timestamp};
 
-use super::timing::Times;
+use crate::times::Times;
 
 /// The maximum by which a last run may lie ahead of the clock. Beyond it, the clock was wrong
 /// at that run.
 const SET_BACK_MAX: SignedDuration = SignedDuration::from_hours(24);
+/// The time before the clock from which times count again if it was wrong. Rounds are more frequent.
+const RECENT: SignedDuration = SignedDuration::from_mins(1);
 
 /// The facts about a schedule that the plan needs.
 #[derive(Debug, Clone)]
-pub(super) struct ScheduleState {
+pub struct ScheduleState {
     /// Its name.
-    pub(super) name: ScheduleName,
+    pub name: ScheduleName,
     /// Its times.
-    pub(super) times: Times,
+    pub times: Times,
     /// Its high-water mark: all times up to here are done.
-    pub(super) since: Timestamp,
+    pub since: Timestamp,
 }
 
 impl ScheduleState {
@@ -25,24 +27,25 @@ impl ScheduleState {
     ///
     /// A clock that is set back repeats no time, unless the schedule would not run for longer
     /// than [`SET_BACK_MAX`].
-    pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
+    pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let is_wrong = self.since.duration_since(now) > SET_BACK_MAX;
-        self.times.after(if is_wrong { now } else { self.since })
+        self.times
+            .after(if is_wrong { now - RECENT } else { self.since })
     }
 }
 
 /// The schedules to run, and the next wake-up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub struct Plan {
     /// The schedules that are due, each with its first missed time. One run makes up for all
     /// missed times.
-    pub(super) due: Vec<(ScheduleName, Timestamp)>,
+    pub due: Vec<(ScheduleName, Timestamp)>,
     /// The time of the next run.
-    pub(super) wake_at: Option<Timestamp>,
+    pub wake_at: Option<Timestamp>,
 }
 
 /// Returns the plan. After its runs, all times up to `now` are done.
-pub(super) fn plan(all: &[ScheduleState], now: Timestamp) -> Plan {
+pub fn plan(all: &[ScheduleState], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     for schedule in all {
         let mut next = schedule.next(now);
@@ -111,11 +114,19 @@ mod tests {
             (hour_back.due, hour_back.wake_at),
             (vec![], Some(at(10 * day + 60)))
         );
-        let year_back = plan(&[seen], at(day));
+        let year_back = plan(std::slice::from_ref(&seen), at(day + 7));
         assert_eq!(
             (year_back.due, year_back.wake_at),
-            (vec![], Some(at(day + 60)))
+            (vec![(seen.name.clone(), at(day))], Some(at(day + 60)))
         );
+        // A schedule that runs seldom stands still no longer than until its next time.
+        let seldom = ScheduleState {
+            times: Times::new(&every(7 * 60), at(0)).unwrap(),
+            ..seen
+        };
+        let plan_at = |second| plan(std::slice::from_ref(&seldom), at(second));
+        assert_eq!(plan_at(419 + 420).wake_at, Some(at(840)));
+        assert_eq!(plan_at(841).due, [(seldom.name.clone(), at(840))]);
     }
 
     /// Runs the plan at each moment. Returns the times that ran.
