@@ -8,7 +8,7 @@ use std::os::unix::net;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::builds::SOCKET;
+use config::builds::{Build, SOCKET};
 use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Supply, SupplyBody, Upgraded};
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
@@ -19,6 +19,7 @@ use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use records::RecordsError;
+use serde_json::{Value, json};
 use state::AgentState;
 use store::send::{RemoteSession, provide};
 use store::stream::TimeoutReader;
@@ -99,9 +100,7 @@ pub(super) async fn send(
             let path = format!("log?offset={offset}&follow={follow}");
             send_file(&agent, &farm, &key, &order, *lease, &path).await
         }
-        Wanted::Artifacts { lease } => {
-            send_file(&agent, &farm, &key, &order, *lease, "artifacts").await
-        }
+        Wanted::Artifacts { lease } => send_list(&agent, &farm, &key, &order, *lease).await,
         Wanted::Artifact { lease, name } => {
             let path = format!("artifacts/{}", encoded(name.as_str()));
             send_file(&agent, &farm, &key, &order, *lease, &path).await
@@ -139,6 +138,40 @@ async fn send_file(
         body: SupplyBody::wrap(body),
     };
     Ok(farm.client.supply(key, order, supply).await?)
+}
+
+/// Sends the list of a build's artifacts, which is a part of its record.
+async fn send_list(
+    agent: &AgentState,
+    farm: &Farm,
+    key: &FarmKey,
+    order: &TransferOrder,
+    held: Lease,
+) -> Result<(), TransferError> {
+    let (name, session) = (farm.rules.name.clone(), lease::session(held));
+    let record = match agent.records.build_of_session(name, session).await? {
+        Some(build) => agent.records.get(build).await?,
+        None => None,
+    };
+    let (status, list) = list_of(record.as_ref());
+    let json = header::HeaderValue::from_static("application/json");
+    let supply = Supply {
+        status,
+        headers: [(header::CONTENT_TYPE, json)].into_iter().collect(),
+        body: SupplyBody::from(list.to_string()),
+    };
+    Ok(farm.client.supply(key, order, supply).await?)
+}
+
+/// Returns the answer about the artifacts of a build, with its status.
+fn list_of(record: Option<&Build>) -> (u16, Value) {
+    match record {
+        Some(build) => (200, json!(build.artifacts)),
+        None => (
+            404,
+            json!({ "error": "its host does not have the build any more" }),
+        ),
+    }
 }
 
 /// Asks the agent itself, so that a farm sees exactly what clients of this host see.
@@ -289,6 +322,13 @@ mod tests {
         let mut begun = Begun::default();
         assert_eq!(begun.new_ones(vec![order.clone()]).len(), 1);
         assert!(begun.new_ones(vec![order]).is_empty());
+    }
+
+    #[test]
+    fn a_build_that_was_deleted_has_no_list_of_artifacts() {
+        let (status, answer) = list_of(None);
+        assert_eq!(status, 404);
+        assert!(answer["error"].as_str().unwrap().contains("any more"));
     }
 
     #[test]
