@@ -12,6 +12,7 @@ use farm_core::coordinator::{FarmView, Handling, Step};
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation, Unknown};
 use farm_core::{HostId, Moment, Terms};
+use farm_objects::Objects;
 use farm_store::Store;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 use crate::metrics::Counters;
 use crate::transfers::Transfers;
 
+mod archiving;
 mod beats;
 mod held;
 mod watching;
@@ -32,6 +34,8 @@ pub struct Coordinator {
     store: Store,
     /// The transfers that it waits for, and those that its polls tell of.
     transfers: Transfers,
+    /// The object store for the files of builds that have ended.
+    objects: Option<Objects>,
     counters: Counters,
     terms: Terms,
     /// The months for which results are kept; 0 for ever.
@@ -69,6 +73,7 @@ impl Coordinator {
         let number = RandomState::new().build_hasher().finish();
         Self {
             transfers: Transfers::new(store.clone(), String::new()),
+            objects: None,
             counters: Counters::default(),
             store,
             terms,
@@ -98,6 +103,20 @@ impl Coordinator {
     pub fn keeping(mut self, months: u32) -> Self {
         self.keep_months = months;
         self
+    }
+
+    /// Puts the files of builds that have ended into an object store. [`Self::archive`] must run beside the
+    /// requests then.
+    #[must_use]
+    pub fn archiving_to(mut self, objects: Objects) -> Self {
+        self.store = self.store.archiving(true);
+        self.objects = Some(objects);
+        self
+    }
+
+    /// Returns the object store, if there is one.
+    pub fn objects(&self) -> Option<&Objects> {
+        self.objects.as_ref()
     }
 
     /// Returns the store.

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use farm_core::operation::{Answer, Operation, Unknown};
 use farm_core::view::{HostView, QueueView};
+use farm_store::Uploads;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -29,6 +30,12 @@ pub struct Counters {
     rescued: Counter<u64, AtomicU64>,
     /// Results that were refused, because their leases are over or of others.
     refused: Counter<u64, AtomicU64>,
+    /// Builds whose files are in the object store.
+    archived: Counter<u64, AtomicU64>,
+    /// Builds whose files no host had any more.
+    lost: Counter<u64, AtomicU64>,
+    /// Attempts to put files into the object store that failed.
+    upload_failures: Counter<u64, AtomicU64>,
     /// Statements of which the effect is unknown.
     unknown: Counter<u64, AtomicU64>,
 }
@@ -49,6 +56,18 @@ impl Default for Counters {
                 "results_refused",
                 "Results of leases that were over or of others",
             ),
+            archived: counter(
+                "builds_archived",
+                "Builds whose log and artifacts were put into the object store",
+            ),
+            lost: counter(
+                "builds_files_lost",
+                "Builds whose log and artifacts no host had any more",
+            ),
+            upload_failures: counter(
+                "upload_failures",
+                "Attempts to put files into the object store that failed, and are repeated",
+            ),
             unknown: counter(
                 "database_failures",
                 "Statements that failed, and of which the effect is unknown",
@@ -67,8 +86,15 @@ impl Counters {
             (_, Ok(Answer::Rescued(leases))) => self.rescued.inc_by(leases.len() as u64),
             (Operation::Finish(..), Ok(Answer::Recorded)) => self.results.inc(),
             (Operation::Finish(..), Ok(Answer::Stale)) => self.refused.inc(),
+            (Operation::Archive(_, Some(_)), Ok(Answer::Done)) => self.archived.inc(),
+            (Operation::Archive(_, None), Ok(Answer::Done)) => self.lost.inc(),
             _ => return,
         };
+    }
+
+    /// Counts an attempt to put files into the object store that failed.
+    pub(crate) fn upload_failed(&self) {
+        self.upload_failures.inc();
     }
 
     /// Returns the counters in the text format of OpenMetrics.
@@ -77,15 +103,31 @@ impl Counters {
     }
 }
 
+/// The state of a farm.
+#[derive(Debug)]
+pub struct FarmState {
+    /// The queue.
+    pub queue: QueueView,
+    /// The hosts.
+    pub hosts: Vec<HostView>,
+    /// The builds whose files wait for the object store, if there is one.
+    pub uploads: Option<Uploads>,
+}
+
 /// Returns the state of the farm in the text format of OpenMetrics. It is `None` if the database does not
 /// answer.
-pub fn gauges(farm: Option<(&QueueView, &[HostView])>) -> String {
+pub fn gauges(farm: Option<&FarmState>) -> String {
     let mut registry = Registry::with_prefix(PREFIX);
     let up = Gauge::<i64>::default();
     up.set(farm.is_some().into());
     let help = "1 if the database answers the coordinator";
     registry.register("database_up", help, up);
-    if let Some((queue, hosts)) = farm {
+    if let Some(FarmState {
+        queue,
+        hosts,
+        uploads,
+    }) = farm
+    {
         let builds = Gauges::default();
         for (state, count) in [("queued", queue.queued), ("running", queue.running)] {
             set(&builds, state, count);
@@ -103,6 +145,17 @@ pub fn gauges(farm: Option<(&QueueView, &[HostView])>) -> String {
             set(&states, state, count as u64);
         }
         registry.register("hosts", "Hosts, by state", states);
+        if let Some(uploads) = uploads {
+            let mut gauge = |name: &str, help: &str, value: u64| {
+                let gauge = Gauge::<i64>::default();
+                gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+                registry.register(name, help, gauge);
+            };
+            let help = "Builds whose log and artifacts wait for the object store";
+            gauge("uploads_waiting", help, uploads.waiting);
+            let help = "Seconds since the end of the oldest build among them";
+            gauge("uploads_oldest_seconds", help, uploads.oldest_seconds);
+        }
     }
     text(&registry)
 }

@@ -6,9 +6,10 @@ use farm_core::Revision;
 use farm_core::operation::HostRow;
 use farm_core::placement::why;
 use farm_core::view::{
-    BuildPage, BuildQuery, BuildState, BuildView, HostView, MachineView, QueueView, machines,
+    BuildPage, BuildQuery, BuildState, BuildView, FilesPlace, HostView, MachineView, QueueView,
+    machines,
 };
-use farm_store::StoreError;
+use farm_store::{ArchiveState, StoreError};
 use std::collections::BTreeMap;
 
 use crate::coordinator::Coordinator;
@@ -111,6 +112,18 @@ pub async fn build(
         .is_some_and(|it| it.state == BuildState::Queued)
     {
         Farm::read(coordinator).await?.explain(&mut found);
+    }
+    if let Some(view) = &mut found
+        && view.state == BuildState::Finished
+        && coordinator.objects().is_some()
+    {
+        let state = coordinator.store().archive_of(build).await?;
+        view.files = Some(match state {
+            ArchiveState::Host => FilesPlace::Host,
+            ArchiveState::Waiting => FilesPlace::Waiting,
+            ArchiveState::Stored(_) => FilesPlace::Stored,
+            ArchiveState::Lost => FilesPlace::Lost,
+        });
     }
     Ok(found)
 }

@@ -8,6 +8,7 @@ use config::builds::{Priority, Submitter};
 use config::task::Outcome;
 use config::{BuildId, MachineName};
 
+use crate::archive::{Archive, Attempt, Upload};
 use crate::messages::{Grant, Submission};
 use crate::{Epoch, HostId, Lease, Offer, Requirements, Revision};
 
@@ -83,6 +84,36 @@ pub enum Operation {
     Drain(HostId, bool),
     /// Reads a build.
     Show(BuildId),
+    /// Takes uploads that are due, the longest due first. Each counts as an attempt.
+    TakeUploads {
+        /// The most of them.
+        most: u64,
+        /// The time after which others may take them.
+        taken_ms: u64,
+    },
+    /// Makes an upload due after a time, if no later attempt has begun.
+    DeferUpload {
+        /// The upload.
+        upload: Upload,
+        /// The time.
+        ms: u64,
+    },
+    /// Records the archive of a build, or that no host has its files any more, if it has an upload.
+    Archive(Lease, Option<Archive>),
+}
+
+impl Operation {
+    /// Returns the operation that records the end of an attempt.
+    pub fn after(upload: Upload, attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::Stored(archive) => Self::Archive(upload.lease, Some(archive)),
+            Attempt::Gone => Self::Archive(upload.lease, None),
+            Attempt::Failed => Self::DeferUpload {
+                upload,
+                ms: upload.pause_ms(),
+            },
+        }
+    }
 }
 
 /// A build in the queue.
@@ -179,7 +210,9 @@ pub enum Answer {
     Done,
     /// The state of a build.
     Build(BuildRow),
-    /// There is no such host or build.
+    /// The uploads that were taken.
+    Uploads(Vec<Upload>),
+    /// There is no such host, build or upload.
     NotFound,
 }
 

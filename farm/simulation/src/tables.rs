@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use config::builds::Submitter;
 use config::task::Outcome;
 use config::{BuildId, MachineName};
+use farm_core::archive::Archive;
 use farm_core::messages::{Grant, Submission};
 use farm_core::operation::{Answer, BuildRow, HostRow, Operation};
 use farm_core::{Epoch, HostId, Lease, Offer, Revision};
 
+mod archives;
 mod claims;
 mod reads;
+
+pub use archives::UploadRecord;
 
 /// The milliseconds of a day.
 const DAY_MS: u64 = 86_400_000;
@@ -81,6 +85,10 @@ pub struct Tables {
     pub builds: BTreeMap<BuildId, BuildRecord>,
     /// The revisions that the farm has published.
     pub published: BTreeMap<MachineName, Revision>,
+    /// The files of builds that wait for the object store.
+    pub uploads: BTreeMap<BuildId, UploadRecord>,
+    /// The files of builds in the object store; `None` for those that no host had any more.
+    pub archives: BTreeMap<BuildId, (Epoch, Option<Archive>)>,
     /// The use of each submitter on each day, in milliseconds.
     pub used_ms: BTreeMap<(Submitter, u64), i64>,
 }
@@ -132,6 +140,9 @@ impl Tables {
                 None => Answer::NotFound,
             },
             Operation::Show(build) => self.show(build),
+            Operation::TakeUploads { most, taken_ms } => self.take_uploads(now, most, taken_ms),
+            Operation::DeferUpload { upload, ms } => self.defer_upload(now, upload, ms),
+            Operation::Archive(lease, archive) => self.archive(lease, archive),
         }
     }
 

@@ -83,6 +83,9 @@ impl Store {
                 })
             }
             Operation::Show(build) => it.show(*build).await,
+            Operation::TakeUploads { most, taken_ms } => it.take_uploads(*most, *taken_ms).await,
+            Operation::DeferUpload { upload, ms } => it.defer_upload(upload, *ms).await,
+            Operation::Archive(lease, archive) => it.archive(*lease, archive.as_ref()).await,
         }
     }
 }

@@ -6,7 +6,9 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 6] = [FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS];
+const SCRIPTS: [&str; 7] = [
+    FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, ARCHIVES,
+];
 
 /// The queue, hosts and results.
 const FIRST: &str = r#"
@@ -144,6 +146,25 @@ const SESSIONS: &str = r"
         opened timestamptz NOT NULL DEFAULT now(),
         used timestamptz NOT NULL DEFAULT now());
     CREATE INDEX web_sessions_used ON web_sessions (used);
+";
+
+/// The builds whose files wait for the object store, and those whose files are there: `files` has their
+/// names, sizes and hashes, and is `NULL` if no host had them any more.
+const ARCHIVES: &str = r"
+    CREATE TABLE uploads (
+        build bigint PRIMARY KEY,
+        epoch bigint NOT NULL,
+        host bigint NOT NULL,
+        ended timestamptz NOT NULL DEFAULT now(),
+        attempts bigint NOT NULL DEFAULT 0,
+        due timestamptz NOT NULL DEFAULT now());
+    CREATE INDEX uploads_due ON uploads (due, build);
+    CREATE TABLE archives (
+        build bigint PRIMARY KEY,
+        epoch bigint NOT NULL,
+        ended timestamptz NOT NULL,
+        files text);
+    CREATE INDEX archives_ended ON archives USING brin (ended);
 ";
 
 /// The migrations of the farm.

@@ -6,9 +6,11 @@ use axum::http::StatusCode;
 use farm::api::{Attempts, Service, router};
 use farm::coordinator::Coordinator;
 use farm::secret;
+use farm_objects::Objects;
 use farm_store::Store;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 use super::farm::TERMS;
 use super::host::offer;
@@ -21,6 +23,7 @@ pub(crate) struct Server {
     pub(crate) base: String,
     pub(crate) http: reqwest::Client,
     service: Arc<Service>,
+    archiving: Option<AbortHandle>,
 }
 
 impl Server {
@@ -29,6 +32,28 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let coordinator = Coordinator::new(store.clone(), TERMS).reached_at(base.clone());
+        Self::serve(listener, base, coordinator)
+    }
+
+    /// Starts a coordinator that puts the files of builds into an object store and keeps them for a month.
+    pub(crate) async fn archiving(store: &Store, objects: Objects) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let coordinator = Coordinator::new(store.clone(), TERMS).reached_at(base.clone());
+        let coordinator = coordinator.keeping(1).archiving_to(objects);
+        let mut server = Self::serve(listener, base, coordinator);
+        let archived = Arc::clone(&server.service);
+        let archiving = tokio::spawn(async move { archived.coordinator.archive().await });
+        server.archiving = Some(archiving.abort_handle());
+        server
+    }
+
+    /// Ends the uploads of a coordinator, which continues to serve.
+    pub(crate) fn stop_archiving(&self) {
+        self.archiving.as_ref().unwrap().abort();
+    }
+
+    fn serve(listener: TcpListener, base: String, coordinator: Coordinator) -> Self {
         let service = Arc::new(Service {
             coordinator,
             client_token: Some(secret::hash(TOKEN)).into(),
@@ -43,6 +68,7 @@ impl Server {
             base,
             http,
             service,
+            archiving: None,
         }
     }
 
@@ -61,6 +87,12 @@ impl Server {
 
     pub(crate) fn coordinator(&self) -> &Coordinator {
         &self.service.coordinator
+    }
+
+    /// Gets a text as a client. Fails if the answer is cut.
+    pub(crate) async fn try_text(&self, path: &str) -> Result<String, reqwest::Error> {
+        let request = self.http.get(format!("{}{path}", self.base));
+        request.bearer_auth(TOKEN).send().await?.text().await
     }
 
     /// Gets a text as a client.

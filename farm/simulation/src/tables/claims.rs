@@ -66,6 +66,7 @@ impl Tables {
         build.state = State::Finished(outcome, Some((host, lease.epoch)));
         let submitter = build.submission.submitter.clone();
         self.charge(now, submitter, used);
+        self.add_upload(now, host, lease);
         Answer::Recorded
     }
 

@@ -2,10 +2,11 @@
 
 use config::BuildId;
 use config::task::Outcome;
+use farm_core::archive::{Archive, Upload};
 use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Revision};
 use farm_simulation::tables::Tables;
-use farm_store::Store;
+use farm_store::{ArchiveState, Store};
 use fastrand::Rng;
 use server_tests::Cluster;
 
@@ -55,6 +56,37 @@ fn any_picks(rng: &mut Rng, tables: &Tables) -> Vec<Pick> {
     picks
 }
 
+/// Returns an operation on the files of builds.
+fn any_upload(rng: &mut Rng, tables: &Tables) -> Operation {
+    match rng.u8(0..4) {
+        0 | 1 => {
+            let taken_ms = rng.u64(0..5_000);
+            let most = rng.u64(0..3);
+            Operation::TakeUploads { most, taken_ms }
+        }
+        2 => {
+            let (host, lease) = any_lease(rng, tables);
+            let attempts = tables.uploads.get(&lease.build).map_or(0, |it| it.attempts);
+            let upload = Upload {
+                lease,
+                host,
+                attempt: attempts.saturating_sub(rng.u64(0..2)),
+                ended_ms: 0,
+            };
+            let ms = rng.u64(0..10_000);
+            Operation::DeferUpload { upload, ms }
+        }
+        _ => {
+            let (_, lease) = any_lease(rng, tables);
+            let archive = Archive {
+                folder: format!("builds/{lease}"),
+                files: std::collections::BTreeMap::new(),
+            };
+            Operation::Archive(lease, rng.bool().then_some(archive))
+        }
+    }
+}
+
 fn any_operation(rng: &mut Rng, tables: &Tables) -> Operation {
     let host = HostId(rng.u64(1..=u64::from(HOSTS)));
     let known = tables.hosts[&host].beat;
@@ -65,7 +97,8 @@ fn any_operation(rng: &mut Rng, tables: &Tables) -> Operation {
     };
     let machine = rng.usize(0..MACHINES.len());
     let attempts_max = 3;
-    match rng.u8(0..20) {
+    match rng.u8(0..24) {
+        20..24 => any_upload(rng, tables),
         0..4 => {
             let submitter = ["ann", "bob", "cleo"][rng.usize(0..3)];
             let key = rng.u64(0..tables.builds.len() as u64 + 4);
@@ -137,9 +170,10 @@ fn the_database_answers_as_specified() {
     );
     let runtime = tokio::runtime::Runtime::new().unwrap();
     drop(runtime.block_on(open(&url, HOSTS)));
-    let tables = "builds, finished, submissions, machines, used, offers";
+    let tables = "builds, finished, submissions, machines, used, offers, uploads, archives";
     let seeds = if is_long() { 500 } else { 30 };
     let (mut claimed, mut recorded, mut rescued, mut placed) = (0, 0, 0, 0);
+    let mut taken = 0;
     for seed in 0..seeds {
         let reset = format!(
             "SET search_path = frozen; TRUNCATE {tables}; ALTER SEQUENCE build_ids RESTART;
@@ -149,6 +183,7 @@ fn the_database_answers_as_specified() {
         clock.batch_execute(&reset).unwrap();
         // Beats are lower now, as after the restore of a backup.
         let store = runtime.block_on(Store::open(&url, 8)).unwrap();
+        let store = store.archiving(true);
         let mut rng = Rng::with_seed(seed);
         let mut tables = Tables::default();
         (1..=HOSTS).for_each(|host| tables.enrol(HostId(host.into())));
@@ -168,6 +203,7 @@ fn the_database_answers_as_specified() {
             match &expected {
                 Answer::Claimed(grants) => claimed += grants.len(),
                 Answer::Recorded => recorded += 1,
+                Answer::Uploads(uploads) => taken += uploads.len(),
                 Answer::Rescued(leases) => rescued += leases.len(),
                 Answer::Candidates { builds, .. } => placed += builds.len(),
                 _ => {}
@@ -175,12 +211,22 @@ fn the_database_answers_as_specified() {
             log.push(format!("{now} {operation:?} -> {expected:?}"));
             assert_eq!(answer, Ok(expected), "seed {seed}:\n{}", log.join("\n"));
         }
+        for build in tables.builds.keys() {
+            let state = runtime.block_on(store.archive_of(*build)).unwrap();
+            let expected = match tables.archives.get(build) {
+                Some((_, Some(archive))) => ArchiveState::Stored(archive.clone()),
+                Some((_, None)) => ArchiveState::Lost,
+                None if tables.uploads.contains_key(build) => ArchiveState::Waiting,
+                None => ArchiveState::Host,
+            };
+            assert_eq!(state, expected, "seed {seed}, build {build}");
+        }
     }
     // Each kind of answer was compared many times.
-    let least = claimed.min(recorded).min(rescued).min(placed);
+    let least = claimed.min(recorded).min(rescued).min(placed).min(taken);
     assert!(
         least > 2 * usize::try_from(seeds).unwrap(),
-        "{claimed} {recorded} {rescued} {placed}"
+        "{claimed} {recorded} {rescued} {placed} {taken}"
     );
 }
 

@@ -6,7 +6,11 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 21] = [
+const HOT: [(&str, &str); 25] = [
+    ("take_uploads", "(4, 60000)"),
+    ("defer_upload", "(7, 1, 1, 1000)"),
+    ("archive", "(7, 1, '{}')"),
+    ("archive_of", "(7)"),
     ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
@@ -17,7 +21,7 @@ const HOT: [(&str, &str); 21] = [
     ("candidates", "('{m1,m2}', 32)"),
     ("used", "('{s1,s2}')"),
     ("claim", "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}')"),
-    ("finish", "(7, 7, 1, 'success')"),
+    ("finish", "(7, 7, 1, 'success', true)"),
     ("charge", "('{s1,s2}', '{9000,9000}', '{1,1}', 1)"),
     ("is_finished", "(7, 7, 1)"),
     ("release", "(7, 7, 1, 5)"),
@@ -59,6 +63,9 @@ fn fill(rows: u64) -> String {
              CASE WHEN n % 40 = 0 THEN 'error' ELSE 'success' END, true, 100 + n % 1000,
              't' || n % 500, 'p' || n % 10
          FROM generate_series({rows} / 2 + 1, {rows}) n;
+         INSERT INTO uploads (build, epoch, host, due)
+         SELECT n, 1, 100, now() + interval '1 min' FROM generate_series(1, {rows} / 4) n;
+         INSERT INTO archives SELECT n, 1, now(), '{{}}' FROM generate_series({rows} / 4 + 1, {rows}) n;
          INSERT INTO used SELECT 's' || n % 5000, current_date - n / 80000, n / 5000 % 16, 1
          FROM generate_series(0, 399999) n;
          ANALYZE"
@@ -98,6 +105,8 @@ fn every_statement_is_valid_and_the_hot_ones_use_indexes() {
                 "used",
                 "hosts",
                 "offers",
+                "uploads",
+                "archives",
             ],
         );
     }
@@ -193,7 +202,10 @@ fn months_that_are_old_are_forgotten() {
              INSERT INTO submissions SELECT 'old' || n, n, '2020-02-07' FROM generate_series(1, 25000) n;
              INSERT INTO submissions VALUES ('new', 2, now());
              INSERT INTO lost_attempts (build, epoch, ended, is_released)
-             VALUES (1, 1, '2020-02-07', false), (2, 1, now(), false)",
+             VALUES (1, 1, '2020-02-07', false), (2, 1, now(), false);
+             INSERT INTO uploads (build, epoch, host, ended)
+             VALUES (1, 1, 1, '2020-02-07'), (2, 1, 1, now());
+             INSERT INTO archives VALUES (1, 1, '2020-02-07'), (2, 1, now())",
         )
         .unwrap();
     assert_eq!(
@@ -205,6 +217,8 @@ fn months_that_are_old_are_forgotten() {
         ("finished", "id"),
         ("submissions", "build"),
         ("lost_attempts", "build"),
+        ("uploads", "build"),
+        ("archives", "build"),
     ] {
         let rows = client
             .query(&format!("SELECT {id} FROM {table}"), &[])
