@@ -76,11 +76,25 @@ pub enum Bug {
     LeasesAreCached,
     /// Leases before the newest one of a host are not read.
     LeasesMissOlderClaims,
+    /// A revision becomes current although its content differs.
+    FetchIsNotVerified,
+    /// A revision that was cut counts as whole.
+    FetchTakesCut,
+    /// A log that was cut counts as whole.
+    UploadTakesCut,
+    /// An archive is recorded before the store has confirmed its files.
+    ArchiveBeforePut,
+    /// A host that does not send counts as one that does not have the files any more.
+    SilenceIsLoss,
+    /// An upload is forgotten when it is taken.
+    UploadIsForgotten,
+    /// A result does not note that its files are to be archived.
+    FinishMissesUpload,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 43] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -117,5 +131,12 @@ impl Bug {
         Self::BatchMixesHosts,
         Self::LeasesAreCached,
         Self::LeasesMissOlderClaims,
+        Self::FetchIsNotVerified,
+        Self::FetchTakesCut,
+        Self::UploadTakesCut,
+        Self::ArchiveBeforePut,
+        Self::SilenceIsLoss,
+        Self::UploadIsForgotten,
+        Self::FinishMissesUpload,
     ];
 }

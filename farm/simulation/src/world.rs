@@ -3,7 +3,6 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-use config::MachineName;
 use farm_core::host::Input;
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation};
@@ -23,6 +22,8 @@ mod invariants;
 mod network;
 mod polls;
 mod store;
+mod transfers;
+mod uploads;
 
 pub(crate) use client::Client;
 pub(crate) use coordinator::Coordinator;
@@ -44,7 +45,7 @@ const COORDINATORS: usize = 2;
 /// The time in which faults happen.
 const STORM_MS: u64 = 20_000;
 /// The time after them in which every build must get its result.
-const CALM_MS: u64 = 200_000;
+const CALM_MS: u64 = 400_000;
 
 /// The sender of a request, to which the reply goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub(crate) enum Origin {
 pub(crate) enum Caller {
     /// The watch over the hosts.
     Watch,
+    /// The uploads.
+    Uploads,
     /// The beats of many polls.
     Beats,
     /// A request, by its number.
@@ -90,7 +93,12 @@ pub(crate) enum Event {
     /// A guest has waited too long in the queue of its host.
     WaitedTooLong(usize, Lease),
     Guard(usize, u64),
-    FetchDone(usize, u64, u64, MachineName, farm_core::Revision),
+    FetchDone(transfers::Fetch),
+    Uploads(usize, u64),
+    UploadOrder(uploads::Attempt),
+    UploadContent(uploads::Attempt, uploads::Sent),
+    UploadPut(uploads::Attempt, uploads::Content),
+    UploadOver(uploads::Attempt),
     Request(usize, Origin, Request),
     Reply(Origin, Reply),
     Operation(Call, Operation),
@@ -147,6 +155,7 @@ pub(crate) struct World {
     pub(crate) coordinators: Vec<Coordinator>,
     pub(crate) client: Client,
     pub(crate) network: network::Network,
+    pub(crate) bucket: uploads::Bucket,
     pub(crate) ghosts: Ghosts,
     trace: Option<Vec<String>>,
     pub(crate) violation: Option<String>,
@@ -174,6 +183,7 @@ impl World {
                 .collect(),
             client,
             network: network::Network::default(),
+            bucket: uploads::Bucket::default(),
             ghosts: Ghosts::default(),
             trace: traced.then(Vec::new),
             violation: None,
@@ -202,7 +212,7 @@ impl World {
             }
             if self.now > STORM_MS + CALM_MS {
                 let open = self.unfinished();
-                self.violate(format!("no build is lost: {open}"));
+                self.violate(format!("no build, log or revision is lost: {open}"));
                 break;
             }
         }
@@ -228,9 +238,12 @@ impl World {
             Event::GuestStops(host, guest, lease) => self.guest_stops(host, guest, lease),
             Event::WaitedTooLong(host, lease) => self.unused(host, lease),
             Event::Guard(host, boot) => self.guard(host, boot),
-            Event::FetchDone(host, boot, process, machine, revision) => {
-                self.fetch_done(host, boot, process, machine, revision);
-            }
+            Event::FetchDone(fetch) => self.fetch_done(&fetch),
+            Event::Uploads(coordinator, process) => self.coordinator_uploads(coordinator, process),
+            Event::UploadOrder(attempt) => self.upload_order(attempt),
+            Event::UploadContent(attempt, sent) => self.upload_content(attempt, sent),
+            Event::UploadPut(attempt, content) => self.upload_put(attempt, content),
+            Event::UploadOver(attempt) => self.upload_over(attempt),
             Event::Request(coordinator, from, request) => {
                 self.coordinator_request(coordinator, from, request);
             }

@@ -1,7 +1,8 @@
 //! The coordinators.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use farm_core::archive::Upload;
 use farm_core::coordinator::{FarmView, Handling, Step};
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, HostRow, Operation, Unknown};
@@ -28,8 +29,12 @@ pub(crate) struct Coordinator {
     rate_permille: u64,
     requests: u64,
     handlings: BTreeMap<u64, (Handling, Origin, u64)>,
-    view: FarmView,
+    pub(super) view: FarmView,
     watch: Watch,
+    /// The uploads that are under way.
+    pub(super) uploads: BTreeSet<Upload>,
+    /// The hosts that have not sent in time, each until when it is asked last.
+    pub(super) late: BTreeMap<HostId, u64>,
     calls: u64,
     pub(super) polls: Polls,
 }
@@ -46,6 +51,8 @@ impl Coordinator {
             handlings: BTreeMap::new(),
             view: FarmView::default(),
             watch: Watch::default(),
+            uploads: BTreeSet::new(),
+            late: BTreeMap::new(),
             calls: 0,
             polls: Polls::default(),
         }
@@ -81,9 +88,12 @@ impl World {
         it.handlings.clear();
         it.view = FarmView::default();
         it.watch = Watch::default();
+        it.uploads.clear();
+        it.late.clear();
         it.polls = Polls::new(self.rng.u64(..));
         self.say(|| format!("coordinator {coordinator} starts"));
         self.after(1, Event::Watch(coordinator, process));
+        self.after(1, Event::Uploads(coordinator, process));
     }
 
     pub(super) fn coordinator_request(
@@ -180,6 +190,7 @@ impl World {
         };
         match call.request {
             Caller::Watch => self.watch_answer(call, answer),
+            Caller::Uploads => self.uploads_answer(call, answer),
             Caller::Beats => self.beats_answer(call, answer),
             Caller::Request(request) => {
                 let handlings = &self.coordinators[call.coordinator].handlings;

@@ -21,7 +21,7 @@ impl World {
         let host = self.rng.usize(0..HOSTS);
         let coordinator = self.rng.usize(0..self.coordinators.len());
         let lasts = self.rng.u64(10..2 * TERMS.lease_ms);
-        match self.rng.u32(0..12) {
+        match self.rng.u32(0..14) {
             0 | 1 => {
                 self.say(|| format!("FAULT host {host}: the agent is killed for {lasts} ms"));
                 self.kill_agent(host);
@@ -70,6 +70,14 @@ impl World {
                 self.store_down_until = self.now + down;
             }
             10 => self.set_clocks(host, coordinator),
+            11 => {
+                self.say(|| format!("FAULT object store: down for {lasts} ms"));
+                self.bucket.down_until = self.now + lasts;
+            }
+            12 => {
+                let deleted = self.hosts[host].disk.delete_log();
+                self.say(|| format!("FAULT host {host}: deletes the log of {deleted:?}"));
+            }
             _ => self.lie(host),
         }
     }

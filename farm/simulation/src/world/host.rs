@@ -34,6 +34,8 @@ pub(crate) struct Host {
     pub(super) queued: BTreeSet<Lease>,
     pub(super) disk: Disk,
     pub(crate) revisions: BTreeMap<MachineName, Revision>,
+    /// The content of each of them.
+    pub(crate) contents: BTreeMap<MachineName, u64>,
     pub(crate) needs: BTreeMap<Lease, Requirements>,
     next_tick: u64,
     /// True if it never comes back.
@@ -57,6 +59,7 @@ impl Host {
             queued: BTreeSet::new(),
             disk: Disk::default(),
             revisions: BTreeMap::new(),
+            contents: BTreeMap::new(),
             needs: BTreeMap::new(),
             next_tick: 0,
             is_lost: false,
@@ -269,16 +272,7 @@ impl World {
             }
             Effect::Forget(lease) => self.write(host, Write::Forget(lease)),
             Effect::Fetch(machine, revision) => {
-                let boot = self.hosts[host].boot;
-                let delay = self.rng.u64(50..2_000);
-                let event = if self.rng.u32(0..4) > 0 {
-                    Event::FetchDone(host, boot, process, machine, revision)
-                } else if self.has(Bug::FetchIsNotRepeated) {
-                    return;
-                } else {
-                    input(Input::NotFetched(machine))
-                };
-                self.after(delay, event);
+                self.fetch(host, machine, revision);
             }
         }
     }
@@ -328,30 +322,6 @@ impl World {
         self.hosts[host].is_frozen = false;
         let boot = self.hosts[host].boot;
         self.guard(host, boot);
-    }
-
-    pub(super) fn fetch_done(
-        &mut self,
-        host: usize,
-        boot: u64,
-        process: u64,
-        machine: MachineName,
-        revision: Revision,
-    ) {
-        if self.hosts[host].boot != boot {
-            return;
-        }
-        if self.has(Bug::FetchLowers) {
-            self.hosts[host].revisions.insert(machine.clone(), revision);
-        } else {
-            let current = self.hosts[host]
-                .revisions
-                .entry(machine.clone())
-                .or_default();
-            *current = revision.max(*current);
-        }
-        let input = Input::Fetched(machine, revision);
-        self.after(0, Event::HostInput(host, process, input));
     }
 
     pub(super) fn host_reply(&mut self, host: usize, process: u64, reply: Reply) {

@@ -9,6 +9,7 @@ use farm_core::operation::{Answer, Operation};
 use farm_core::{HostId, Lease, Revision};
 
 use super::host::CPUS;
+use super::transfers::content_of;
 use super::{HOSTS, TERMS, World};
 use crate::Bug;
 use crate::tables::{BuildRecord, State, Tables};
@@ -114,6 +115,12 @@ impl World {
                     ));
                 }
                 *seen = *revision;
+                let content = host.contents.get(machine).copied();
+                if *revision > Revision(0) && content != Some(content_of(*revision)) {
+                    broken.push(format!(
+                        "no host offers a revision whose content was not verified: host {number}, {machine}"
+                    ));
+                }
             }
         }
         if let Some(message) = broken.into_iter().next() {
@@ -171,6 +178,15 @@ impl World {
                 self.check_claim(before, *host, grant.lease);
             }
         }
+        if let (Operation::Publish(machine, revision), Answer::Published(current)) =
+            (operation, answer)
+            && current == revision
+        {
+            self.push_revision(machine, *revision);
+        }
+        if let (Operation::Archive(lease, _), Answer::Done) = (operation, answer) {
+            self.check_archives(*lease);
+        }
         for (machine, revision) in &before.published {
             if self.tables.published.get(machine) < Some(revision) {
                 self.violate(format!("a revision never goes down: {machine}"));
@@ -219,6 +235,11 @@ impl World {
     }
 
     fn check_result(&mut self, build: BuildId, record: &BuildRecord) {
+        let is_noted =
+            self.tables.uploads.contains_key(&build) || self.tables.archives.contains_key(&build);
+        if matches!(record.state, State::Finished(_, Some(_))) && !is_noted {
+            self.violate(format!("the log of no result is forgotten: {build}"));
+        }
         match self.ghosts.results.get(&build) {
             Some(known) if *known == record.state => {}
             Some(_) => self.violate(format!("one result per build: {build}")),

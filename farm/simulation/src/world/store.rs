@@ -14,7 +14,10 @@ impl World {
         let now = self.store_clock();
         let before = self.before();
         let answer = self.apply_planted(now, operation.clone());
-        if !matches!(operation, Operation::Hosts | Operation::Candidates { .. }) {
+        if !matches!(
+            operation,
+            Operation::Hosts | Operation::Candidates { .. } | Operation::TakeUploads { .. }
+        ) {
             self.say(|| format!("store: {operation:?} -> {answer:?}"));
         }
         self.committed(&before, operation, &answer);
@@ -112,6 +115,14 @@ fn break_after(
         (Bug::CancelForgets, Operation::Cancel(build), _) => {
             if let Some(build) = tables.builds.get_mut(build) {
                 build.canceled = false;
+            }
+        }
+        (Bug::FinishMissesUpload, Operation::Finish(_, lease, _), Answer::Recorded) => {
+            tables.uploads.remove(&lease.build);
+        }
+        (Bug::UploadIsForgotten, _, Answer::Uploads(uploads)) => {
+            for upload in uploads {
+                tables.uploads.remove(&upload.lease.build);
             }
         }
         (Bug::ClaimIgnoresDrain, Operation::Claim { host, .. }, _) => {
