@@ -19,6 +19,7 @@ use crate::coordinator::Coordinator;
 use crate::secret;
 pub use openapi::OPENAPI;
 
+mod archives;
 mod auth;
 mod clients;
 mod errors;

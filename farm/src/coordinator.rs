@@ -13,6 +13,7 @@ use farm_core::copies::Copying;
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation, Unknown};
 use farm_core::{HostId, Moment, Terms};
+use farm_objects::Objects;
 use farm_store::Store;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -21,6 +22,7 @@ use crate::metrics::Counters;
 use crate::sources::Sources;
 use crate::transfers::Transfers;
 
+mod archiving;
 mod beats;
 mod held;
 mod scheduling;
@@ -37,6 +39,8 @@ pub struct Coordinator {
     transfers: Transfers,
     /// The sources that it keeps; `None` if it has no part in them.
     sources: Option<Sources>,
+    /// The object store for the files of builds that have ended.
+    objects: Option<Objects>,
     counters: Counters,
     terms: Terms,
     /// The months for which results are kept; 0 for ever.
@@ -75,6 +79,7 @@ impl Coordinator {
         Self {
             transfers: Transfers::new(store.clone(), String::new()),
             sources: None,
+            objects: None,
             counters: Counters::default(),
             store,
             terms,
@@ -116,6 +121,20 @@ impl Coordinator {
     pub fn keeping(mut self, months: u32) -> Self {
         self.keep_months = months;
         self
+    }
+
+    /// Puts the files of builds that have ended into an object store. [`Self::archive`] must run beside the
+    /// requests then.
+    #[must_use]
+    pub fn archiving_to(mut self, objects: Objects) -> Self {
+        self.store = self.store.archiving(true);
+        self.objects = Some(objects);
+        self
+    }
+
+    /// Returns the object store, if there is one.
+    pub fn objects(&self) -> Option<&Objects> {
+        self.objects.as_ref()
     }
 
     /// Returns the store.

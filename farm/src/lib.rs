@@ -5,6 +5,7 @@ mod attempts;
 pub mod bitbake;
 pub mod coordinator;
 pub mod metrics;
+pub mod objects;
 pub mod secret;
 pub mod server;
 pub mod settings;

@@ -54,8 +54,13 @@ enum Command {
     /// SIGTERM and SIGINT stop it: requests that wait for builds are answered at once. SIGHUP makes it read
     /// the token in a file again.
     Serve(Serve),
-    /// Check the settings and the token of clients, and exit.
-    Check,
+    /// Check the settings, the token of clients and the object store, and exit. An object is put there, read
+    /// and deleted.
+    Check {
+        /// Do not ask the object store. A reload does not, so that it works while the store is away.
+        #[arg(long)]
+        no_objects: bool,
+    },
     /// Print a settings file that shows every key with its default.
     Example,
     /// Print a token with which a host enrols once. A host of the same name gets a new key.
@@ -175,9 +180,7 @@ fn exit_status(error: &anyhow::Error) -> ExitStatus {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Serve(_) => serve::serve(settings(&arguments)?).await,
-        Command::Check => {
-            serve::client_token(settings(&arguments)?.client_token.as_deref()).map(drop)
-        }
+        Command::Check { no_objects } => serve::check(&settings(&arguments)?, !no_objects).await,
         Command::Example => print(farm::settings::EXAMPLE),
         Command::Invite { name, seconds } => {
             let store = Store::open(&settings(&arguments)?.database, 1).await?;

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use config::schedule::RunResult;
 use farm_core::operation::{Answer, Operation, Unknown};
 use farm_core::view::{HostView, QueueView, ScheduleView};
+use farm_store::Uploads;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -39,6 +40,12 @@ pub struct Counters {
     refused: Counter<u64, AtomicU64>,
     /// Runs of schedules, by their result.
     runs: Family<Vec<(&'static str, &'static str)>, Counter<u64, AtomicU64>>,
+    /// Builds whose files are in the object store.
+    archived: Counter<u64, AtomicU64>,
+    /// Builds whose files no host had any more.
+    lost: Counter<u64, AtomicU64>,
+    /// Attempts to put files into the object store that failed.
+    upload_failures: Counter<u64, AtomicU64>,
     /// Statements of which the effect is unknown.
     unknown: Counter<u64, AtomicU64>,
 }
@@ -65,6 +72,18 @@ impl Default for Counters {
                 "results_refused",
                 "Results of leases that were over or of others",
             ),
+            archived: counter(
+                "builds_archived",
+                "Builds whose log and artifacts were put into the object store",
+            ),
+            lost: counter(
+                "builds_files_lost",
+                "Builds whose log and artifacts no host had any more",
+            ),
+            upload_failures: counter(
+                "upload_failures",
+                "Attempts to put files into the object store that failed, and are repeated",
+            ),
             unknown: counter(
                 "database_failures",
                 "Statements that failed, and of which the effect is unknown",
@@ -85,6 +104,8 @@ impl Counters {
             (_, Ok(Answer::Ran(_, result))) => self.ran(*result),
             (Operation::Finish(..), Ok(Answer::Recorded)) => self.results.inc(),
             (Operation::Finish(..), Ok(Answer::Stale)) => self.refused.inc(),
+            (Operation::Archive(_, Some(_)), Ok(Answer::Done)) => self.archived.inc(),
+            (Operation::Archive(_, None), Ok(Answer::Done)) => self.lost.inc(),
             _ => return,
         };
     }
@@ -96,21 +117,45 @@ impl Counters {
         counter.inc()
     }
 
+    /// Counts an attempt to put files into the object store that failed.
+    pub(crate) fn upload_failed(&self) {
+        self.upload_failures.inc();
+    }
+
     /// Returns the counters in the text format of OpenMetrics.
     pub fn to_text(&self) -> String {
         text(&self.registry)
     }
 }
 
+/// The state of a farm.
+#[derive(Debug)]
+pub struct FarmState {
+    /// The queue.
+    pub queue: QueueView,
+    /// The hosts.
+    pub hosts: Vec<HostView>,
+    /// The schedules.
+    pub schedules: Vec<ScheduleView>,
+    /// The builds whose files wait for the object store, if there is one.
+    pub uploads: Option<Uploads>,
+}
+
 /// Returns the state of the farm in the text format of OpenMetrics. It is `None` if the database does not
 /// answer.
-pub fn gauges(farm: Option<(&QueueView, &[HostView], &[ScheduleView])>) -> String {
+pub fn gauges(farm: Option<&FarmState>) -> String {
     let mut registry = Registry::with_prefix(PREFIX);
     let up = Gauge::<i64>::default();
     up.set(farm.is_some().into());
     let help = "1 if the database answers the coordinator";
     registry.register("database_up", help, up);
-    if let Some((queue, hosts, schedules)) = farm {
+    if let Some(FarmState {
+        queue,
+        hosts,
+        schedules,
+        uploads,
+    }) = farm
+    {
         let builds = Gauges::default();
         for (state, count) in [("queued", queue.queued), ("running", queue.running)] {
             set(&builds, state, count);
@@ -139,6 +184,17 @@ pub fn gauges(farm: Option<(&QueueView, &[HostView], &[ScheduleView])>) -> Strin
         late.set(seconds.max(0));
         let help = "Seconds since the oldest time of a schedule that has not run";
         registry.register("schedule_late_seconds", help, late);
+        if let Some(uploads) = uploads {
+            let mut gauge = |name: &str, help: &str, value: u64| {
+                let gauge = Gauge::<i64>::default();
+                gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+                registry.register(name, help, gauge);
+            };
+            let help = "Builds whose log and artifacts wait for the object store";
+            gauge("uploads_waiting", help, uploads.waiting);
+            let help = "Seconds since the end of the oldest build among them";
+            gauge("uploads_oldest_seconds", help, uploads.oldest_seconds);
+        }
     }
     text(&registry)
 }

@@ -8,10 +8,11 @@ use anyhow::{Context, anyhow, bail};
 use farm::api::{Attempts, Service};
 use farm::bitbake::{self, BitBakeServices};
 use farm::coordinator::Coordinator;
-use farm::settings::Settings;
+use farm::settings::{ObjectsSettings, Settings};
 use farm::sources::{Rules, Sources};
-use farm::{secret, server};
+use farm::{objects, secret, server};
 use farm_core::Terms;
+use farm_objects::Objects;
 use farm_store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,10 +39,15 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
     let url = settings.url.clone();
     let url = url.unwrap_or_else(|| format!("http://{address}"));
     let sources = Sources::open(store.clone(), url.clone(), source_rules(&settings)).await?;
-    let coordinator = Coordinator::new(store, terms)
+    let mut coordinator = Coordinator::new(store, terms)
         .with_sources(sources)
         .reached_at(url)
         .keeping(settings.keep_months);
+    if let Some(settings) = &settings.objects {
+        let objects = open_objects(settings)?;
+        info!(objects = %objects.address(), "the files of builds go into an object store");
+        coordinator = coordinator.archiving_to(objects);
+    }
     let service = Arc::new(Service {
         coordinator,
         client_token: token.into(),
@@ -76,6 +82,24 @@ fn source_rules(settings: &Settings) -> Rules {
         directory: rules.directory.or_else(own),
         ..rules
     }
+}
+
+/// Checks the token of clients and, if that is wanted, the object store, in which it leaves nothing.
+pub(crate) async fn check(settings: &Settings, with_objects: bool) -> anyhow::Result<()> {
+    client_token(settings.client_token.as_deref())?;
+    let Some(objects) = settings.objects.as_ref().filter(|_| with_objects) else {
+        return Ok(());
+    };
+    let objects = open_objects(objects)?;
+    let number = secret::random().context("cannot name a probe of the object store")?;
+    let probed = farm_objects::probe(&objects, &format!("probe-{number}")).await;
+    probed.map_err(|error| Refusal::Missing(format!("cannot use the object store: {error}")))?;
+    Ok(())
+}
+
+fn open_objects(settings: &ObjectsSettings) -> anyhow::Result<Objects> {
+    objects::open(settings)
+        .map_err(|error| Refusal::Missing(sys::error_report::chain(&error)).into())
 }
 
 /// Waits for a signal that stops the coordinator, and reads the token of clients again on SIGHUP.

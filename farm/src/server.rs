@@ -40,6 +40,8 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, stop: impl Futu
     }
     let watched = Arc::clone(&service);
     let watching = tokio::spawn(async move { watched.coordinator.watch().await });
+    let archived = Arc::clone(&service);
+    let archiving = tokio::spawn(async move { archived.coordinator.archive().await });
     let (stopping, stopped) = watch::channel(false);
     let ended = Arc::clone(&service);
     let stop = async move {
@@ -53,6 +55,7 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, stop: impl Futu
     let places = Places::new(CONNECTIONS_MAX, usize::MAX);
     listener::serve(listener, &places, stop, SHUTDOWN_TIMEOUT, serve).await;
     watching.abort();
+    archiving.abort();
 }
 
 type Routes = tower_http::timeout::RequestBodyTimeout<axum::Router>;

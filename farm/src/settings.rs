@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+mod objects;
+
+pub use objects::{ObjectsSettings, WrittenObjects};
+
 use crate::sources::Rules;
 
 /// A settings file that shows every key with its default.
@@ -36,6 +40,8 @@ pub struct Written {
     pub prserv: Option<WrittenPrserv>,
     /// The hash equivalence service.
     pub hashserv: Option<WrittenHashserv>,
+    /// The object store.
+    pub objects: Option<WrittenObjects>,
 }
 
 /// The section `[sources]` as it is written.
@@ -91,6 +97,8 @@ pub struct Settings {
     pub prserv: Option<Prserv>,
     /// The hash equivalence service, if it is served.
     pub hashserv: Option<Hashserv>,
+    /// The object store, if logs and artifacts are put into one.
+    pub objects: Option<ObjectsSettings>,
 }
 
 /// The settings of the PR service.
@@ -172,6 +180,7 @@ impl Written {
             sources: self.sources.or(other.sources),
             prserv: self.prserv.or(other.prserv),
             hashserv: self.hashserv.or(other.hashserv),
+            objects: self.objects.or(other.objects),
         }
     }
 
@@ -212,6 +221,7 @@ impl Written {
         let database = self.database.unwrap_or_default();
         let prserv = self.prserv.map(|it| it.check(&database, &mut fault));
         let hashserv = self.hashserv.map(|it| it.check(&database, &mut fault));
+        let objects = self.objects.and_then(|it| it.check(&mut fault));
         if !faults.is_empty() {
             return Err(SettingsError::Faulty(faults));
         }
@@ -229,6 +239,7 @@ impl Written {
             sources,
             prserv,
             hashserv,
+            objects,
         })
     }
 }
@@ -339,6 +350,8 @@ mod tests {
         let directory = shown.sources.directory.take();
         assert_eq!(directory, Some("/var/lib/buildhost-farm/sources".into()));
         assert!(shown.sources.ca.take().is_some());
+        let objects = shown.objects.take().unwrap();
+        assert_eq!(objects.region, "us-east-1");
         let token_file = shown.prserv.as_mut().and_then(|it| it.token_file.take());
         assert!(token_file.is_some());
         assert_eq!(Ok(shown), checked(&format!("{example}{sections}")));
@@ -366,7 +379,8 @@ mod tests {
     fn faults_name_the_setting_and_what_would_be_right() {
         let faulty = format!(
             "{DATABASE}listen = \"here\"\nurl = \"one\"\nconnections_max = 0\nlease_seconds = 1\n\
-             [sources]\nmib_max = 0\nkeep_days = 0\n[prserv]\nwriters = [\"x\"]\n[hashserv]\nanonymous = [\"read\"]\n"
+             [sources]\nmib_max = 0\nkeep_days = 0\n[prserv]\nwriters = [\"x\"]\n[hashserv]\nanonymous = [\"read\"]\n\
+             [objects]\nurl = \"farm\"\nendpoint = \"s3\"\n"
         );
         insta::assert_snapshot!(checked(&faulty).unwrap_err().replace("; the", "\nthe"), @r"
         the setting listen is `here`, not an address such as `127.0.0.1:8590`
@@ -377,6 +391,8 @@ mod tests {
         the setting sources.keep_days is 0; it must be 1 at least, so that a build can follow its sources
         the setting prserv.writers has `x`, not a network such as `10.1.0.0/16`
         the setting hashserv.anonymous has `read`, not `@read`, `@report`, `@db-admin` or `@none`
+        the setting objects.endpoint is `s3`; it must begin with `http://` or `https://`
+        the setting objects.url is `farm`, not an address such as `s3://bucket/prefix` or `file:///srv/objects`
         ");
         let open = checked(&format!("{DATABASE}listen = \"0.0.0.0:1\"\n")).unwrap_err();
         assert!(open.contains("set `url` as well"), "{open}");

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 use farm_core::HostId;
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
 use farm_store::{Store, StoreError};
+use futures_util::stream::{BoxStream, Stream, StreamExt, unfold};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::timeout;
@@ -24,6 +25,8 @@ use crate::secret;
 const COME_MAX: Duration = Duration::from_secs(20);
 /// The most transfers of one coordinator at a time.
 const TRANSFERS_MAX: usize = 256;
+/// The time without a byte after which a transfer ends. The log of a running build can be silent for long.
+const SILENCE_MAX: Duration = Duration::from_mins(30);
 /// The time for which a host that has failed is asked last.
 const FAILED_FOR: Duration = Duration::from_mins(2);
 
@@ -87,6 +90,54 @@ pub struct Opened {
     pub sender: Sender,
     /// Its place, until it ends.
     pub place: Place,
+}
+
+/// A file that a host sends.
+pub struct SentFile {
+    /// The status of its answer.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The content.
+    pub content: BoxStream<'static, Result<Bytes, String>>,
+}
+
+impl Opened {
+    /// Returns the file that the host sends; `None` if it sends something else.
+    pub fn into_file(self) -> Option<SentFile> {
+        let Sender::File {
+            status,
+            headers,
+            body,
+            done,
+        } = self.sender
+        else {
+            return None;
+        };
+        Some(SentFile {
+            status,
+            headers,
+            content: passed_on(body, done, self.place).boxed(),
+        })
+    }
+}
+
+/// Passes a body on. It ends with an error if it was cut, so that the receiver notices.
+fn passed_on(
+    body: Body,
+    done: oneshot::Sender<()>,
+    place: Place,
+) -> impl Stream<Item = Result<Bytes, String>> {
+    let state = Some((body.into_data_stream(), done, place));
+    unfold(state, |state| async {
+        let (mut stream, done, place) = state?;
+        match timeout(SILENCE_MAX, stream.next()).await {
+            Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some((stream, done, place)))),
+            Ok(Some(Err(error))) => Some((Err(error.to_string()), None)),
+            Err(_) => Some((Err("the host is silent".to_owned()), None)),
+            Ok(None) => None,
+        }
+    })
 }
 
 /// The place of a transfer among those of this coordinator and of its host.

@@ -5,11 +5,11 @@ use farm_core::copies::lost;
 use farm_core::operation::HostRow;
 use farm_core::placement::why;
 use farm_core::view::{
-    BuildPage, BuildQuery, BuildState, BuildView, HostView, MachineView, QueueView, WindowView,
-    machines,
+    BuildPage, BuildQuery, BuildState, BuildView, FilesPlace, HostView, MachineView, QueueView,
+    WindowView, machines,
 };
 use farm_core::{HostId, Published};
-use farm_store::{Shelves, StoreError};
+use farm_store::{ArchiveState, Shelves, StoreError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,6 +171,18 @@ pub async fn build(
     {
         let farm = Farm::for_builds(coordinator, &found).await?;
         farm.explain(coordinator, &mut found).await?;
+    }
+    if let Some(view) = &mut found
+        && view.state == BuildState::Finished
+        && coordinator.objects().is_some()
+    {
+        let state = coordinator.store().archive_of(build).await?;
+        view.files = Some(match state {
+            ArchiveState::Host => FilesPlace::Host,
+            ArchiveState::Waiting => FilesPlace::Waiting,
+            ArchiveState::Stored(_) => FilesPlace::Stored,
+            ArchiveState::Lost => FilesPlace::Lost,
+        });
     }
     Ok(found)
 }

@@ -74,6 +74,27 @@ fn a_build_is_placed_on_a_host_and_its_result_arrives_once() {
 
 #[test]
 #[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn the_files_of_a_build_are_read_when_its_host_has_ended() {
+    let objects = tempfile::tempdir().unwrap();
+    let farm = Farm::with_objects(2, objects.path());
+    let mut host = host(&farm, "one");
+    let build = farm.submit("kept", "echo hello for ever");
+    farm.wait_for_outcome(build, "success");
+    wait_until("the files are in the object store", || {
+        farm.state(build)["files"] == "stored"
+    });
+    host.stop(Signal::KILL);
+    assert!(farm.file(build, "log").contains("hello for ever"));
+    assert_eq!(farm.file(build, "artifacts"), "[]");
+    let number = build.to_string();
+    let log = farm.machinectl(&host, &["log", &number]).success();
+    assert!(log.stdout.contains("hello for ever"), "{log:?}");
+    let shown = farm.machinectl(&host, &["builds", &number]).success();
+    assert!(shown.stdout.contains("in the object store"), "{shown:?}");
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
 fn the_command_line_submits_a_script_to_a_farm_and_follows_it() {
     let farm = Farm::start(1);
     let host = host(&farm, "one");

@@ -17,6 +17,7 @@ use config::builds::{
 use config::task::Digest;
 use config::text::join_and;
 use config::{BuildId, FileName};
+use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -255,16 +256,18 @@ pub(super) async fn log(
         auxiliary_tag(&find(&agent, id).await?, number)?;
     }
     let (reader, writer) = tokio::io::duplex(PIECE);
-    tokio::spawn(async move {
-        // Fails if the client has disconnected or the log cannot be read; the body ends early.
-        let _ = send_log(&agent, id, query, writer).await;
+    let sent = tokio::spawn(send_log(agent, id, query, writer));
+    // If the log cannot be read, the body ends with the error: one that is cut is no short log.
+    let end = stream::once(sent).filter_map(async |sent| match sent {
+        Ok(sent) => sent.err().map(Err),
+        Err(error) => Some(Err(io::Error::other(error))),
     });
-    let body = Body::from_stream(ReaderStream::new(reader));
+    let body = Body::from_stream(ReaderStream::new(reader).chain(end));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 
 async fn send_log(
-    agent: &Arc<AgentState>,
+    agent: Arc<AgentState>,
     id: BuildId,
     query: LogQuery,
     mut to: DuplexStream,

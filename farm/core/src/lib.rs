@@ -4,6 +4,7 @@
 //! each under a [`Lease`], and the host reports their results. This crate reads no clock, opens no
 //! connection and writes no file: a [`Moment`] comes in with each input, and effects go out as values.
 
+pub mod archive;
 pub mod coordinator;
 pub mod copies;
 pub mod host;

@@ -10,6 +10,7 @@ use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName, ScheduleName};
 use jiff::Timestamp;
 
+use crate::archive::{Archive, Attempt, Upload};
 use crate::copies::{CoordinatorName, Copies};
 use crate::messages::{Grant, Submission};
 use crate::schedules::{Added, Occasion, Schedule, ScheduleRow};
@@ -132,6 +133,36 @@ pub enum Operation {
     PauseSchedule(ScheduleName, bool),
     /// Runs a schedule: submits a build, and raises the mark.
     RunSchedule(ScheduleName, Occasion),
+    /// Takes uploads that are due, the longest due first. Each counts as an attempt.
+    TakeUploads {
+        /// The most of them.
+        most: u64,
+        /// The time after which others may take them.
+        taken_ms: u64,
+    },
+    /// Makes an upload due after a time, if no later attempt has begun.
+    DeferUpload {
+        /// The upload.
+        upload: Upload,
+        /// The time.
+        ms: u64,
+    },
+    /// Records the archive of a build, or that no host has its files any more, if it has an upload.
+    Archive(Lease, Option<Archive>),
+}
+
+impl Operation {
+    /// Returns the operation that records the end of an attempt.
+    pub fn after(upload: Upload, attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::Stored(archive) => Self::Archive(upload.lease, Some(archive)),
+            Attempt::Gone => Self::Archive(upload.lease, None),
+            Attempt::Failed => Self::DeferUpload {
+                upload,
+                ms: upload.pause_ms(),
+            },
+        }
+    }
 }
 
 /// A build in the queue.
@@ -257,7 +288,9 @@ pub enum Answer {
     /// A schedule has run: the build that it submitted now or by an earlier repetition, or the one that is
     /// unfinished.
     Ran(BuildId, RunResult),
-    /// There is no such host or build.
+    /// The uploads that were taken.
+    Uploads(Vec<Upload>),
+    /// There is no such host, build or upload.
     NotFound,
 }
 

@@ -154,6 +154,10 @@ pub struct BuildView {
     /// The seconds that such builds took lately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usual_seconds: Option<u64>,
+    /// The place of the log and the artifacts of a build that has ended, in a farm with an object store. Lists
+    /// leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesPlace>,
     /// The attempts that were lost, in order. Lists leave them out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<LostAttempt>,
@@ -173,6 +177,34 @@ impl BuildView {
             .or((self.state == BuildState::Running).then_some(now));
         let seconds = end?.duration_since(self.claimed?).as_secs();
         Some(u64::try_from(seconds).unwrap_or(0))
+    }
+}
+
+/// The place of the log and the artifacts of a build that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FilesPlace {
+    /// The host that ran it, and no other place.
+    Host,
+    /// The host, until they are in the object store.
+    Waiting,
+    /// The object store.
+    Stored,
+    /// No place: the host did not have them any more when they were to be stored.
+    Lost,
+}
+
+impl FilesPlace {
+    /// Returns the place in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Host => "on its host",
+            Self::Waiting => "on its host, until they are in the object store",
+            Self::Stored => "in the object store",
+            Self::Lost => {
+                "nowhere any more: its host did not have them when they were to be stored"
+            }
+        }
     }
 }
 

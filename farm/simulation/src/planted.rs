@@ -102,11 +102,25 @@ pub enum Bug {
     RunSkipsTimes,
     /// A coordinator runs schedules by its own clock.
     ScheduleUsesWallClock,
+    /// A revision becomes current although its content differs.
+    FetchIsNotVerified,
+    /// A revision that was cut counts as whole.
+    FetchTakesCut,
+    /// A log that was cut counts as whole.
+    UploadTakesCut,
+    /// An archive is recorded before the store has confirmed its files.
+    ArchiveBeforePut,
+    /// A host that does not send counts as one that does not have the files any more.
+    SilenceIsLoss,
+    /// An upload is forgotten when it is taken.
+    UploadIsForgotten,
+    /// A result does not note that its files are to be archived.
+    FinishMissesUpload,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 56] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -156,5 +170,12 @@ impl Bug {
         Self::RunForgetsUnfinished,
         Self::RunSkipsTimes,
         Self::ScheduleUsesWallClock,
+        Self::FetchIsNotVerified,
+        Self::FetchTakesCut,
+        Self::UploadTakesCut,
+        Self::ArchiveBeforePut,
+        Self::SilenceIsLoss,
+        Self::UploadIsForgotten,
+        Self::FinishMissesUpload,
     ];
 }

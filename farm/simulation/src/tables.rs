@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use config::builds::Submitter;
 use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName, ScheduleName};
+use farm_core::archive::Archive;
 use farm_core::copies::{CoordinatorName, Copies};
 use farm_core::messages::{Grant, Submission};
 use farm_core::operation::{Answer, BuildRow, HostRow, Operation};
 use farm_core::windows::{Window, WindowId, opens_in_ms};
 use farm_core::{Epoch, HostId, Lease, Offer, Published, Revision};
 
+mod archives;
 mod claims;
 mod reads;
 mod schedules;
@@ -20,6 +22,8 @@ mod windows;
 pub use schedules::ScheduleRecord;
 pub(crate) use schedules::time;
 pub use sources::CoordinatorRecord;
+
+pub use archives::UploadRecord;
 
 /// The milliseconds of a day.
 const DAY_MS: u64 = 86_400_000;
@@ -96,6 +100,10 @@ pub struct Tables {
     pub builds: BTreeMap<BuildId, BuildRecord>,
     /// The revisions that the farm has published.
     pub published: BTreeMap<MachineName, Published>,
+    /// The files of builds that wait for the object store.
+    pub uploads: BTreeMap<BuildId, UploadRecord>,
+    /// The files of builds in the object store; `None` for those that no host had any more.
+    pub archives: BTreeMap<BuildId, (Epoch, Option<Archive>)>,
     /// The use of each submitter on each day, in milliseconds.
     pub used_ms: BTreeMap<(Submitter, u64), i64>,
     /// The number of windows that were added.
@@ -169,6 +177,9 @@ impl Tables {
             Operation::RemoveSchedule(name) => self.remove_schedule(&name),
             Operation::PauseSchedule(name, paused) => self.pause_schedule(now, &name, paused),
             Operation::RunSchedule(name, occasion) => self.run_schedule(now, &name, &occasion),
+            Operation::TakeUploads { most, taken_ms } => self.take_uploads(now, most, taken_ms),
+            Operation::DeferUpload { upload, ms } => self.defer_upload(now, upload, ms),
+            Operation::Archive(lease, archive) => self.archive(lease, archive),
         }
     }
 

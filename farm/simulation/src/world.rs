@@ -9,7 +9,7 @@ use farm_core::copies::Copying;
 use farm_core::host::Input;
 use farm_core::messages::{Reply, Request};
 use farm_core::operation::{Answer, Operation};
-use farm_core::{HostId, Lease, Published, Terms};
+use farm_core::{HostId, Lease, Terms};
 use fastrand::Rng;
 
 use crate::tables::Tables;
@@ -28,6 +28,8 @@ mod polls;
 mod schedules;
 mod sources;
 mod store;
+mod transfers;
+mod uploads;
 
 pub(crate) use client::Client;
 pub(crate) use coordinator::Coordinator;
@@ -49,7 +51,7 @@ const COORDINATORS: usize = 2;
 /// The time in which faults happen.
 const STORM_MS: u64 = 20_000;
 /// The time after them in which every build must get its result.
-const CALM_MS: u64 = 200_000;
+const CALM_MS: u64 = 400_000;
 
 /// The sender of a request, to which the reply goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub(crate) enum Origin {
 pub(crate) enum Caller {
     /// The watch over the hosts.
     Watch,
+    /// The uploads.
+    Uploads,
     /// The beats of many polls.
     Beats,
     /// The schedules.
@@ -97,13 +101,18 @@ pub(crate) enum Event {
     /// A guest has waited too long in the queue of its host.
     WaitedTooLong(usize, Lease),
     Guard(usize, u64),
-    FetchDone(usize, u64, u64, MachineName, Published),
     /// The operator deletes a machine with other content than the published one.
     Mend(usize, MachineName),
     Upload(usize, Vec<Digest>),
     Copied(Call, Copying),
     /// A host asks for the sources of a lease; the number of attempts that are left.
     Sources(usize, u64, Lease, u32),
+    FetchDone(transfers::Fetch),
+    Uploads(usize, u64),
+    UploadOrder(uploads::Attempt),
+    UploadContent(uploads::Attempt, uploads::Sent),
+    UploadPut(uploads::Attempt, uploads::Content),
+    UploadOver(uploads::Attempt),
     Request(usize, Origin, Request),
     Reply(Origin, Reply),
     Operation(Call, Operation),
@@ -160,6 +169,7 @@ pub(crate) struct World {
     pub(crate) coordinators: Vec<Coordinator>,
     pub(crate) client: Client,
     pub(crate) network: network::Network,
+    pub(crate) bucket: uploads::Bucket,
     pub(crate) ghosts: Ghosts,
     trace: Option<Vec<String>>,
     pub(crate) violation: Option<String>,
@@ -188,6 +198,7 @@ impl World {
                 .collect(),
             client,
             network: network::Network::default(),
+            bucket: uploads::Bucket::default(),
             ghosts: Ghosts::default(),
             trace: traced.then(Vec::new),
             violation: None,
@@ -216,7 +227,7 @@ impl World {
             }
             if self.now > STORM_MS + CALM_MS {
                 let open = self.unfinished();
-                self.violate(format!("no build is lost: {open}"));
+                self.violate(format!("no build, log or revision is lost: {open}"));
                 break;
             }
         }
@@ -242,15 +253,18 @@ impl World {
             Event::GuestStops(host, guest, lease) => self.guest_stops(host, guest, lease),
             Event::WaitedTooLong(host, lease) => self.unused(host, lease),
             Event::Guard(host, boot) => self.guard(host, boot),
-            Event::FetchDone(host, boot, process, machine, wanted) => {
-                self.fetch_done(host, boot, process, machine, wanted);
-            }
             Event::Mend(host, machine) => self.mend(host, machine),
             Event::Upload(coordinator, digests) => self.uploaded(coordinator, digests),
             Event::Copied(call, copying) => self.source_copied(call, copying),
             Event::Sources(host, process, lease, left) => {
                 self.sources_arrive(host, process, lease, left);
             }
+            Event::FetchDone(fetch) => self.fetch_done(&fetch),
+            Event::Uploads(coordinator, process) => self.coordinator_uploads(coordinator, process),
+            Event::UploadOrder(attempt) => self.upload_order(attempt),
+            Event::UploadContent(attempt, sent) => self.upload_content(attempt, sent),
+            Event::UploadPut(attempt, content) => self.upload_put(attempt, content),
+            Event::UploadOver(attempt) => self.upload_over(attempt),
             Event::Request(coordinator, from, request) => {
                 self.coordinator_request(coordinator, from, request);
             }

@@ -1,9 +1,8 @@
 //! Logs and artifacts of builds and images of machines, from the hosts that have them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -14,15 +13,14 @@ use farm_core::sources::choose_source;
 use farm_core::transfers::{PROTOCOL, STATUS, TransferId, Wanted};
 use farm_core::{HostId, Lease, Published, Revision};
 use farm_store::Site;
-use futures_util::stream::{Stream, StreamExt, unfold};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::io::copy_bidirectional;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::archives::archived;
 use super::auth::authorize;
 use super::hosts::host;
 use super::{Refusal, Service};
@@ -30,8 +28,6 @@ use crate::transfers::{OpenError, Opened, Place, Sender};
 
 /// The headers of the sending host that the receiver gets.
 const PASSED_ON: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_DISPOSITION];
-/// The time without a byte after which a transfer ends. The log of a running build can be silent for long.
-const SILENCE_MAX: Duration = Duration::from_mins(30);
 
 /// The part of a log that a client wants.
 #[derive(Debug, Default, Deserialize)]
@@ -109,56 +105,36 @@ async fn file(
     send(service, build, wanted).await
 }
 
-/// Sends a file of the host that has run a build.
+/// Sends a file of a build that has ended from the object store, or a file of the host that has run it.
 pub(super) async fn send(
     service: &Service,
     build: BuildId,
     wanted: impl FnOnce(Lease) -> Wanted,
 ) -> Result<Response, Refusal> {
     let site = service.coordinator.store().site(build).await;
-    let Some(Site { host, lease, .. }) = site.map_err(|_| Refusal::unavailable())? else {
+    let Some(site) = site.map_err(|_| Refusal::unavailable())? else {
         let message = format!("no host runs or has run build {build}, so that it has no files");
         return Err(Refusal(StatusCode::NOT_FOUND, message));
     };
-    let opened = open(service, host, wanted(lease)).await;
+    let Site { host, lease, .. } = site;
+    let wanted = wanted(lease);
+    if site.outcome.is_some()
+        && let Some(archived) = archived(service, build, &wanted).await?
+    {
+        return Ok(archived);
+    }
+    let opened = open(service, host, wanted).await;
     let opened = opened.map_err(|refusal| refusal.about(&format!("the files of build {build}")))?;
-    let Opened { sender, place } = opened;
-    let Sender::File {
-        status,
-        headers,
-        body,
-        done,
-    } = sender
-    else {
-        return Err(unexpected());
-    };
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut response = Body::from_stream(passed_on(body, done, place)).into_response();
+    let file = opened.into_file().ok_or_else(unexpected)?;
+    let status = StatusCode::from_u16(file.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = Body::from_stream(file.content).into_response();
     *response.status_mut() = status;
     for name in PASSED_ON {
-        if let Some(value) = headers.get(&name) {
+        if let Some(value) = file.headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }
     }
     Ok(response)
-}
-
-/// Passes a body on. It ends with an error if it was cut, so that the receiver notices.
-fn passed_on(
-    body: Body,
-    done: oneshot::Sender<()>,
-    place: Place,
-) -> impl Stream<Item = Result<Bytes, String>> {
-    let state = Some((body.into_data_stream(), done, place));
-    unfold(state, |state| async {
-        let (mut stream, done, place) = state?;
-        match timeout(SILENCE_MAX, stream.next()).await {
-            Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some((stream, done, place)))),
-            Ok(Some(Err(error))) => Some((Err(error.to_string()), None)),
-            Err(_) => Some((Err("the host is silent".to_owned()), None)),
-            Ok(None) => None,
-        }
-    })
 }
 
 /// Takes a file from the host that was asked for it.

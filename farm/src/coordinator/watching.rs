@@ -1,15 +1,18 @@
 //! The watch of a coordinator over hosts, orders, revisions and the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use config::MachineName;
+use farm_core::archive::{FOLDER, old_months};
 use farm_core::coordinator::FarmView;
 use farm_core::operation::{Answer, HostRow, Operation};
 use farm_core::watch::Watch;
 use farm_core::windows::next;
 use farm_core::{HostId, Published};
+use farm_objects::Objects;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
@@ -68,8 +71,8 @@ impl Coordinator {
         }
     }
 
-    /// Creates the partitions of the next months, and drops old ones.
-    async fn maintain(&self) {
+    /// Creates the partitions of the next months, and deletes what is old.
+    pub async fn maintain(&self) {
         if let Err(error) = self.store.maintain().await {
             let error = &error as &dyn std::error::Error;
             warn!(error, "cannot create the partitions of the next months");
@@ -91,6 +94,27 @@ impl Coordinator {
                 warn!(error, "cannot delete old results");
             }
         }
+        if let Some(objects) = &self.objects
+            && let Err(error) = self.forget_objects(objects).await
+        {
+            let error = error.as_ref() as &dyn Error;
+            warn!(
+                error,
+                "cannot delete the objects of old builds; trying again in an hour"
+            );
+        }
+    }
+
+    /// Deletes the objects of months that are forgotten, by the clock of the database.
+    async fn forget_objects(&self, objects: &Objects) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let folders = objects.folders(FOLDER).await?;
+        let now = self.store.queue().await?.at.as_millisecond();
+        let now = u64::try_from(now).unwrap_or(0);
+        for month in old_months(folders, now, self.keep_months) {
+            let deleted = objects.delete_folder(&format!("{FOLDER}/{month}")).await?;
+            info!(month, deleted, "deleted the objects of old builds");
+        }
+        Ok(())
     }
 
     async fn look_at_hosts(&self, watch: &mut Watch, rows: Vec<HostRow>) {

@@ -67,7 +67,7 @@ impl Store {
     ) -> Result<Answer, StoreError> {
         let (host, build, epoch) = key(host, lease);
         let outcome = outcome.to_string();
-        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &outcome];
+        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &outcome, &self.archives];
         let finished = connection.query(sql::FINISH, parameters).await?;
         self.note_charges(&finished, 0);
         if !finished.is_empty() {

@@ -4,6 +4,7 @@
 //! commit is unknown is repeated by its caller. `farm_simulation::tables` specifies every operation, and a
 //! test compares both.
 
+mod archives;
 mod beats;
 mod claims;
 mod enrolment;
@@ -33,6 +34,7 @@ use deadpool_postgres::{
 use farm_core::operation::{Answer, Operation, Unknown};
 use tokio_postgres::{Config, NoTls};
 
+pub use archives::{ArchiveState, Uploads};
 pub use enrolment::Secret;
 use known::Known;
 use schema::{MIGRATIONS, PARTITIONS};
@@ -100,6 +102,8 @@ pub struct Store {
     known: Arc<Mutex<Known>>,
     /// The rows in which this coordinator counts the use of submitters.
     slot: i16,
+    /// True if the files of builds that end are to go into an object store.
+    archives: bool,
 }
 
 impl Store {
@@ -147,10 +151,21 @@ impl Store {
             StoreError::Pool(Box::new(error))
         })?;
         let slot = i16::from(RandomState::new().build_hasher().finish().to_le_bytes()[0] % SLOTS);
-        let store = Self { pool, known, slot };
+        let store = Self {
+            pool,
+            known,
+            slot,
+            archives: false,
+        };
         store.migrate().await?;
         store.maintain().await?;
         Ok(store)
+    }
+
+    /// Notes with each result that the files of the build go into an object store.
+    #[must_use]
+    pub fn archiving(self, archives: bool) -> Self {
+        Self { archives, ..self }
     }
 
     /// Executes an operation.

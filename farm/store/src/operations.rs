@@ -101,6 +101,9 @@ impl Store {
             Operation::RemoveSchedule(name) => it.remove_schedule(name).await,
             Operation::PauseSchedule(name, paused) => it.pause_schedule(name, *paused).await,
             Operation::RunSchedule(name, occasion) => it.run_schedule(name, occasion).await,
+            Operation::TakeUploads { most, taken_ms } => it.take_uploads(*most, *taken_ms).await,
+            Operation::DeferUpload { upload, ms } => it.defer_upload(upload, *ms).await,
+            Operation::Archive(lease, archive) => it.archive(*lease, archive.as_ref()).await,
         }
     }
 }

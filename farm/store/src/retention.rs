@@ -36,8 +36,8 @@ fn old_partitions(names: Vec<String>, now: &str, months: u32) -> Vec<String> {
 }
 
 impl Store {
-    /// Deletes the results of months that ended longer ago than so many months, with the idempotency keys
-    /// and lost attempts of that time. Returns the partitions.
+    /// Deletes the results of months that ended longer ago than so many months, with the idempotency keys,
+    /// lost attempts and archives of that time. Returns the partitions.
     ///
     /// # Errors
     /// The database fails. What was deleted stays deleted; the next round continues.
@@ -56,7 +56,12 @@ impl Store {
             connection.batch_execute(&drop).await?;
         }
         let age = i32::try_from(months).unwrap_or(i32::MAX);
-        for statement in [sql::FORGET_SUBMISSIONS, sql::FORGET_LOST] {
+        for statement in [
+            sql::FORGET_SUBMISSIONS,
+            sql::FORGET_LOST,
+            sql::FORGET_ARCHIVES,
+            sql::FORGET_UPLOADS,
+        ] {
             for _ in 0..ROUNDS_MAX {
                 let deleted = connection.execute(statement, &[&age, &ROWS_MAX]).await?;
                 if i64::try_from(deleted).unwrap_or(ROWS_MAX) < ROWS_MAX {

@@ -6,8 +6,9 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 10] = [
+const SCRIPTS: [&str; 11] = [
     FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS, SOURCES, SCHEDULES,
+    ARCHIVES,
 ];
 
 /// The queue, hosts and results.
@@ -209,6 +210,25 @@ const SCHEDULES: &str = r#"
         last_build bigint,
         shown_build bigint) WITH (fillfactor = 70);
 "#;
+
+/// The builds whose files wait for the object store, and those whose files are there: `files` has their
+/// names, sizes and hashes, and is `NULL` if no host had them any more.
+const ARCHIVES: &str = r"
+    CREATE TABLE uploads (
+        build bigint PRIMARY KEY,
+        epoch bigint NOT NULL,
+        host bigint NOT NULL,
+        ended timestamptz NOT NULL DEFAULT now(),
+        attempts bigint NOT NULL DEFAULT 0,
+        due timestamptz NOT NULL DEFAULT now());
+    CREATE INDEX uploads_due ON uploads (due, build);
+    CREATE TABLE archives (
+        build bigint PRIMARY KEY,
+        epoch bigint NOT NULL,
+        ended timestamptz NOT NULL,
+        files text);
+    CREATE INDEX archives_ended ON archives USING brin (ended);
+";
 
 /// The migrations of the farm.
 pub(crate) const MIGRATIONS: Migrations = Migrations {

@@ -166,6 +166,7 @@ pub(crate) const CLAIM: &str = "
     WHERE NOT EXISTS (SELECT FROM beat)";
 
 /// Records a result, if its lease is the newest of the build and belongs to the host. Returns the charge.
+/// `$5` is true if the files of the build go into the object store.
 pub(crate) const FINISH: &str = "
     WITH gone AS (
         DELETE FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 RETURNING *),
@@ -174,7 +175,9 @@ pub(crate) const FINISH: &str = "
             revision, outcome, is_reported, target, project, priority, claimed)
         SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, $4, true,
             target, project, priority, claimed
-        FROM gone)
+        FROM gone),
+    archived AS (
+        INSERT INTO uploads (build, epoch, host) SELECT id, epoch, host FROM gone WHERE $5)
     SELECT submitter, (now() AT TIME ZONE 'UTC')::date - date '2000-01-01',
         CASE WHEN state = 1
             THEN greatest(0, (extract(epoch FROM now() - claimed) * 1000)::bigint) - charged_ms
@@ -410,6 +413,50 @@ pub(crate) const SITE: &str = "
     UNION ALL
     SELECT host, epoch, outcome FROM finished WHERE id = $1";
 
+/// Takes uploads that are due.
+pub(crate) const TAKE_UPLOADS: &str = "
+    WITH wanted AS (
+        SELECT build FROM uploads WHERE due <= now() ORDER BY due, build LIMIT $1
+        FOR UPDATE SKIP LOCKED)
+    UPDATE uploads SET attempts = attempts + 1, due = now() + interval '1 ms' * $2::bigint
+    FROM wanted WHERE uploads.build = wanted.build
+    RETURNING uploads.build, epoch, host, attempts, (extract(epoch FROM ended) * 1000)::bigint";
+
+/// Makes an upload due after a time, if no later attempt has begun.
+pub(crate) const DEFER_UPLOAD: &str = "
+    UPDATE uploads SET due = now() + interval '1 ms' * $4::bigint
+    WHERE build = $1 AND epoch = $2 AND attempts = $3";
+
+/// Records the archive of a build with an upload.
+pub(crate) const ARCHIVE: &str = "
+    WITH gone AS (DELETE FROM uploads WHERE build = $1 AND epoch = $2 RETURNING ended)
+    INSERT INTO archives (build, epoch, ended, files) SELECT $1, $2, ended, $3 FROM gone";
+
+/// Reads if the files of a lease are archived, or lost.
+pub(crate) const IS_ARCHIVED: &str = "SELECT FROM archives WHERE build = $1 AND epoch = $2";
+
+/// Reads the archive of a build, or that its files wait for the object store.
+pub(crate) const ARCHIVE_OF: &str = "
+    SELECT build, true, files FROM archives WHERE build = $1
+    UNION ALL
+    SELECT build, false, NULL FROM uploads WHERE build = $1";
+
+/// Reads the number of uploads, and the age of the oldest one.
+pub(crate) const UPLOADS: &str = "
+    SELECT count(*), coalesce((extract(epoch FROM now() - min(ended)))::bigint, 0) FROM uploads";
+
+/// Deletes some old archives.
+pub(crate) const FORGET_ARCHIVES: &str = "
+    DELETE FROM archives WHERE build IN (
+        SELECT build FROM archives
+        WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
+
+/// Deletes some uploads of builds that are forgotten.
+pub(crate) const FORGET_UPLOADS: &str = "
+    DELETE FROM uploads WHERE build IN (
+        SELECT build FROM uploads
+        WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
+
 /// Reads the names of the partitions, and the month.
 pub(crate) const PARTITION_NAMES: &str = "
     SELECT relname::text, to_char(now(), 'YYYY_MM')
@@ -551,7 +598,7 @@ pub(crate) const PROJECTS: &str = "
     FROM names LEFT JOIN queue ON queue.project = names.project ORDER BY names.project";
 
 /// All statements.
-pub const ALL: [(&str, &str); 77] = [
+pub const ALL: [(&str, &str); 85] = [
     ("window_soon", WINDOW_SOON),
     ("usuals", USUALS),
     ("add_window", ADD_WINDOW),
@@ -580,6 +627,14 @@ pub const ALL: [(&str, &str); 77] = [
     ("run_schedule", RUN_SCHEDULE),
     ("schedule_views", SCHEDULE_VIEWS),
     ("projects", PROJECTS),
+    ("take_uploads", TAKE_UPLOADS),
+    ("defer_upload", DEFER_UPLOAD),
+    ("archive", ARCHIVE),
+    ("is_archived", IS_ARCHIVED),
+    ("archive_of", ARCHIVE_OF),
+    ("uploads", UPLOADS),
+    ("forget_archives", FORGET_ARCHIVES),
+    ("forget_uploads", FORGET_UPLOADS),
     ("partition_names", PARTITION_NAMES),
     ("forget_submissions", FORGET_SUBMISSIONS),
     ("forget_lost", FORGET_LOST),

@@ -201,6 +201,7 @@ fn build(row: &Row) -> Result<BuildView, StoreError> {
         finished: row.get::<_, Option<i64>>(15).map(time),
         why: None,
         usual_seconds: None,
+        files: None,
         lost: Vec::new(),
     })
 }

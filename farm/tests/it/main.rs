@@ -9,6 +9,8 @@ mod host;
 mod http;
 mod long;
 mod metrics;
+mod object_store;
+mod objects;
 mod openapi;
 mod pages;
 mod processes;

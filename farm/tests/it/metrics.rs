@@ -1,6 +1,7 @@
 //! The metrics of a coordinator.
 
 use farm_core::messages::{Reply, Request};
+use farm_objects::Objects;
 use serde_json::json;
 use server_tests::Cluster;
 use tokio::task::block_in_place;
@@ -13,7 +14,10 @@ use super::server::Server;
 async fn metrics_tell_of_the_queue_the_hosts_and_what_went_wrong() {
     let cluster = block_in_place(Cluster::start);
     let store = open(&cluster.url(), 0).await;
-    let server = Server::start(&store).await;
+    let directory = tempfile::tempdir().unwrap();
+    let address = format!("file://{}", directory.path().display());
+    let objects = Objects::open(address.parse().unwrap(), None, "", None).unwrap();
+    let server = Server::archiving(&store, objects).await;
     let keys = server.keys(&store, &["one", "two"]).await;
     let submitted = server
         .coordinator()
@@ -48,6 +52,8 @@ async fn metrics_tell_of_the_queue_the_hosts_and_what_went_wrong() {
         "buildhost_farm_results_total 1",
         "buildhost_farm_results_refused_total 1",
         "buildhost_farm_hosts{state=\"alive\"} 1",
+        "buildhost_farm_uploads_waiting 1",
+        "buildhost_farm_upload_failures_total 0",
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }

@@ -3,13 +3,18 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use axum::http::Method;
 use nix::sys::signal::Signal;
 use server_tests::{Cluster, RunningProgram, command};
+use tokio::task::block_in_place;
+
+use super::object_store::ObjectStore;
 
 /// Returns the command for the program without settings of this host.
 pub(super) fn program() -> Command {
     let mut command = command(env!("CARGO_BIN_EXE_buildhost-farm"));
     command.env_remove("BUILDHOST_FARM_DB");
+    command.env_remove("AWS_ACCESS_KEY_ID");
     command
 }
 
@@ -81,4 +86,56 @@ fn a_reload_reads_the_token_again_unless_it_cannot_be_used() {
 
     server.signal(Signal::SIGTERM);
     assert!(server.wait().success(), "{}", server.log());
+}
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_puts_an_object_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bucket = ObjectStore::start().await;
+    let check = |objects: &str| {
+        let text = format!("database = \"postgres://farm@db/farm\"\n{objects}");
+        let config = write(directory.path(), "farm.toml", &text);
+        let mut program = program();
+        program.env_remove("RUST_LOG");
+        program.arg("--config").arg(config).arg("check");
+        let Output { status, stderr, .. } = block_in_place(|| program.output()).unwrap();
+        (status.code(), self::text(&stderr))
+    };
+    let right = bucket.right_settings(directory.path());
+    assert_eq!(check(&right), (Some(0), String::new()));
+    assert!(bucket.files("").is_empty());
+    assert_eq!(bucket.faults.count(&Method::PUT), 1);
+    let wrong = bucket.settings(directory.path(), "another");
+    let (status, message) = check(&wrong);
+    assert_eq!(status, Some(3));
+    assert!(
+        message.contains("cannot use the object store: s3://farm/one fails for probe-"),
+        "{message}"
+    );
+    assert!(!message.contains("another"), "{message}");
+    let right = bucket.right_settings(directory.path());
+    bucket.go_away().await;
+    assert_eq!(check(&right).0, Some(3));
+    let config = directory.path().join("farm.toml");
+    let mut offline = program();
+    offline
+        .arg("--config")
+        .arg(config)
+        .args(["check", "--no-objects"]);
+    assert!(block_in_place(|| offline.status()).unwrap().success());
+    let (status, message) = check("[objects]\nurl = \"s3://farm\"\n");
+    assert_eq!(status, Some(3));
+    assert!(
+        message.contains("AWS_SECRET_ACCESS_KEY in the environment"),
+        "{message}"
+    );
+    let objects = directory.path().join("objects");
+    let section = format!("[objects]\nurl = \"file://{}\"\n", objects.display());
+    let (status, message) = check(&section);
+    assert_eq!(status, Some(3));
+    assert!(
+        message.contains("create it for the user of the coordinator"),
+        "{message}"
+    );
+    std::fs::create_dir(&objects).unwrap();
+    assert_eq!(check(&section), (Some(0), String::new()));
 }

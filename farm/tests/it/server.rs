@@ -7,9 +7,11 @@ use farm::api::{Attempts, Service, router};
 use farm::coordinator::Coordinator;
 use farm::secret;
 use farm::sources::{Rules, Sources};
+use farm_objects::Objects;
 use farm_store::Store;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 use super::farm::TERMS;
 use super::host::offer;
@@ -22,6 +24,7 @@ pub(crate) struct Server {
     pub(crate) base: String,
     pub(crate) http: reqwest::Client,
     service: Arc<Service>,
+    archiving: Option<AbortHandle>,
 }
 
 impl Server {
@@ -39,6 +42,28 @@ impl Server {
             let sources = Sources::open(store.clone(), base.clone(), rules).await;
             coordinator = coordinator.with_sources(sources.unwrap());
         }
+        Self::serve(listener, base, coordinator)
+    }
+
+    /// Starts a coordinator that puts the files of builds into an object store and keeps them for a month.
+    pub(crate) async fn archiving(store: &Store, objects: Objects) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let coordinator = Coordinator::new(store.clone(), TERMS).reached_at(base.clone());
+        let coordinator = coordinator.keeping(1).archiving_to(objects);
+        let mut server = Self::serve(listener, base, coordinator);
+        let archived = Arc::clone(&server.service);
+        let archiving = tokio::spawn(async move { archived.coordinator.archive().await });
+        server.archiving = Some(archiving.abort_handle());
+        server
+    }
+
+    /// Ends the uploads of a coordinator, which continues to serve.
+    pub(crate) fn stop_archiving(&self) {
+        self.archiving.as_ref().unwrap().abort();
+    }
+
+    fn serve(listener: TcpListener, base: String, coordinator: Coordinator) -> Self {
         let service = Arc::new(Service {
             coordinator,
             client_token: Some(secret::hash(TOKEN)).into(),
@@ -53,6 +78,7 @@ impl Server {
             base,
             http,
             service,
+            archiving: None,
         }
     }
 
@@ -92,6 +118,12 @@ impl Server {
     #[expect(clippy::unused_self, reason = "the token belongs to the server")]
     pub(crate) fn token(&self) -> &'static str {
         TOKEN
+    }
+
+    /// Gets a text as a client. Fails if the answer is cut.
+    pub(crate) async fn try_text(&self, path: &str) -> Result<String, reqwest::Error> {
+        let request = self.http.get(format!("{}{path}", self.base));
+        request.bearer_auth(TOKEN).send().await?.text().await
     }
 
     /// Gets a text as a client.

@@ -5,7 +5,7 @@ use std::io;
 use client::Client;
 use config::builds::{Cursor, SortKey};
 use config::{BuildId, printable};
-use farm_core::view::{BuildQuery, BuildState, BuildView, LISTED_MAX, QueueView};
+use farm_core::view::{BuildQuery, BuildState, BuildView, FilesPlace, LISTED_MAX, QueueView};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -156,6 +156,7 @@ pub(super) fn show(build: &BuildView, output: &Output) -> Result<(), Failure> {
         ("finished", or_empty(build.finished.map(time))),
         ("seconds", or_empty(build.seconds(Timestamp::now()))),
         ("usual seconds", or_empty(build.usual_seconds)),
+        ("files", or_empty(build.files.map(FilesPlace::words))),
         ("lost attempts", lost.join("\n")),
     ]))
 }

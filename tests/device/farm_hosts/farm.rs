@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use reqwest::blocking::Client;
@@ -42,7 +42,18 @@ impl Drop for Coordinator {
 
 impl Farm {
     pub(super) fn start(coordinators: usize) -> Self {
+        Self::with_settings(coordinators, "")
+    }
+
+    /// Starts a farm that puts the files of builds into a directory.
+    pub(super) fn with_objects(coordinators: usize, directory: &Path) -> Self {
+        let url = format!("file://{}", directory.display());
+        Self::with_settings(coordinators, &format!("[objects]\nurl = \"{url}\"\n"))
+    }
+
+    fn with_settings(coordinators: usize, settings: &str) -> Self {
         let (cluster, directory) = (Cluster::start(), tempfile::tempdir().unwrap());
+        write_file(&directory.path().join("farm.toml"), settings);
         write_file(&directory.path().join("clients"), TOKEN);
         let mut farm = Self {
             coordinators: Vec::new(),
@@ -70,6 +81,8 @@ impl Farm {
         let log = fs::File::create(self.directory.path().join(address.port().to_string()));
         let process = self
             .command()
+            .arg("--config")
+            .arg(self.directory.path().join("farm.toml"))
             .args(["serve", "--listen", &address.to_string()])
             .args(["--url", &format!("http://{address}")])
             .args(["--lease-seconds", &LEASE_SECONDS.to_string()])
@@ -185,6 +198,14 @@ impl Farm {
             answer.error_for_status().ok()?.json().ok()
         };
         self.coordinators.iter().find_map(get).unwrap_or_default()
+    }
+
+    /// Returns a file of a build from the last coordinator.
+    pub(super) fn file(&self, build: u64, path: &str) -> String {
+        let address = self.coordinators.last().unwrap().address;
+        let url = format!("http://{address}/farm/v1/builds/{build}/{path}");
+        let answer = self.client.get(url).bearer_auth(TOKEN).send().unwrap();
+        answer.error_for_status().unwrap().text().unwrap()
     }
 
     pub(super) fn wait_for_outcome(&self, build: u64, outcome: &str) {

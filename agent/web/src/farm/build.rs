@@ -1,7 +1,7 @@
 //! One build of a farm: its attempts, and the way to its log.
 
 use askama::Template;
-use farm_core::view::{BuildState, BuildView};
+use farm_core::view::{BuildState, BuildView, FilesPlace};
 use jiff::Timestamp;
 
 use super::mark;
@@ -61,9 +61,9 @@ impl FarmBuild {
         is_unfinished && self.frame.viewer.may_submit()
     }
 
-    /// Returns true if a host has, or had, files of the build.
+    /// Returns true if there may be files of the build.
     fn has_files(&self) -> bool {
-        self.build.host.is_some()
+        self.build.host.is_some() && self.build.files != Some(FilesPlace::Lost)
     }
 
     /// Returns what happened, the oldest first.
@@ -129,6 +129,7 @@ impl FarmBuild {
             ("memory", Some(mebibytes(needs.memory_mib))),
             ("resources", Some(resources.join(", "))),
             ("priority", Some(build.priority.0.to_string())),
+            ("files", build.files.map(|it| it.words().to_owned())),
         ];
         let shown = all
             .into_iter()
@@ -173,5 +174,19 @@ mod tests {
         assert_eq!(texts, expected);
         let html = page.render().unwrap();
         assert!(html.contains("/builds/7/log.txt") && !html.contains("/cancel"));
+    }
+
+    #[test]
+    fn a_page_says_if_a_log_is_nowhere_any_more() {
+        let mut view = build(7, BuildState::Finished);
+        view.files = Some(FilesPlace::Lost);
+        let page = FarmBuild {
+            frame: frame("Build 7"),
+            build: view,
+            now: "2026-11-30T13:00:00Z".parse().unwrap(),
+        };
+        let html = page.render().unwrap();
+        assert!(html.contains("nowhere any more"), "{html}");
+        assert!(!html.contains("/builds/7/log.txt"), "{html}");
     }
 }

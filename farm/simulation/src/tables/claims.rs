@@ -71,6 +71,7 @@ impl Tables {
         build.finished_at = now;
         let submitter = build.submission.submitter.clone();
         self.charge(now, submitter, used);
+        self.add_upload(now, host, lease);
         Answer::Recorded
     }
 

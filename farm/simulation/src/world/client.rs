@@ -189,11 +189,14 @@ impl World {
         self.acknowledged(&request, reply);
     }
 
-    /// Returns true if all requests are answered, and all builds have results that their hosts know of.
+    /// Returns true if all requests are answered, all builds have results that their hosts know of, their
+    /// logs are archived, and all hosts have the published revisions.
     pub(super) fn is_done(&self) -> bool {
         let mut builds = self.tables.builds.values();
         self.client.open.is_empty()
             && self.tables.schedules.is_empty()
+            && self.are_logs_archived()
+            && self.are_revisions_everywhere()
             && builds.all(|it| matches!(it.state, State::Finished(..)))
             && self.hosts.iter().filter(|it| !it.is_lost).all(|it| {
                 it.guests.is_empty() && it.agent.as_ref().is_some_and(|it| !it.has_results())
@@ -207,6 +210,10 @@ impl World {
         let builds: Vec<_> = open.map(|(id, it)| (id.0, &it.state, it.host)).collect();
         let requests: Vec<_> = self.client.open.values().collect();
         let schedules: Vec<_> = self.tables.schedules.keys().collect();
-        format!("builds {builds:?}, requests {requests:?}, schedules {schedules:?}")
+        let uploads = &self.tables.uploads;
+        format!(
+            "builds {builds:?}, requests {requests:?}, schedules {schedules:?}, uploads {uploads:?}, published {:?}",
+            self.tables.published
+        )
     }
 }

@@ -5,7 +5,7 @@ use config::task::Digest;
 use farm_core::host::Input;
 use farm_core::operation::{Answer, Operation};
 
-use super::{Event, TERMS, World};
+use super::{Event, Host, TERMS, World};
 
 /// Returns the content of a revision: the first one that was made, or another one.
 pub(super) fn content(revision: u64, is_other: bool) -> Digest {
@@ -16,15 +16,23 @@ pub(super) fn content(revision: u64, is_other: bool) -> Digest {
 
 impl World {
     /// Puts other content under the number of a host's revision, or makes it unknown. The operator notices
-    /// after a time.
+    /// after a time. The last copy of a revision is left alone: nobody could fetch it any more.
     pub(super) fn tamper(&mut self, host: usize) {
         let machine = self.rng.usize(0..self.client.machines().len());
         let machine = self.client.machines()[machine].clone();
         let is_known = self.rng.bool();
-        let it = &mut self.hosts[host];
+        let it = &self.hosts[host];
         let Some(revision) = it.revisions.get(&machine).copied() else {
             return;
         };
+        let (all, own) = (&self.hosts, content(revision.0, false));
+        let has_copy = |(number, it): (usize, &Host)| {
+            number != host && !it.is_lost && it.contents.get(&machine) == Some(&own)
+        };
+        if !all.iter().enumerate().take(2).any(has_copy) {
+            return;
+        }
+        let it = &mut self.hosts[host];
         if is_known {
             it.contents
                 .insert(machine.clone(), content(revision.0, true));

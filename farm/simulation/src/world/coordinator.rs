@@ -1,7 +1,8 @@
 //! The coordinators.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use farm_core::archive::Upload;
 use farm_core::coordinator::{FarmView, Handling, Step};
 use farm_core::copies::{Attendance, Copying};
 use farm_core::messages::{Reply, Request};
@@ -33,6 +34,10 @@ pub(crate) struct Coordinator {
     pub(super) view: FarmView,
     pub(super) shelf: Shelf,
     watch: Watch,
+    /// The uploads that are under way.
+    pub(super) uploads: BTreeSet<Upload>,
+    /// The hosts that have not sent in time, each until when it is asked last.
+    pub(super) late: BTreeMap<HostId, u64>,
     calls: u64,
     pub(super) polls: Polls,
 }
@@ -50,6 +55,8 @@ impl Coordinator {
             view: FarmView::default(),
             shelf: Shelf::default(),
             watch: Watch::default(),
+            uploads: BTreeSet::new(),
+            late: BTreeMap::new(),
             calls: 0,
             polls: Polls::default(),
         }
@@ -86,9 +93,12 @@ impl World {
         it.view = FarmView::default();
         it.watch = Watch::default();
         it.shelf.attendance = Attendance::default();
+        it.uploads.clear();
+        it.late.clear();
         it.polls = Polls::new(self.rng.u64(..));
         self.say(|| format!("coordinator {coordinator} starts"));
         self.after(1, Event::Watch(coordinator, process));
+        self.after(1, Event::Uploads(coordinator, process));
     }
 
     pub(super) fn coordinator_request(
@@ -192,6 +202,7 @@ impl World {
         };
         match call.request {
             Caller::Watch => self.watch_answer(call, answer),
+            Caller::Uploads => self.uploads_answer(call, answer),
             Caller::Beats => self.beats_answer(call, answer),
             Caller::Schedules => self.schedules_answer(call, answer),
             Caller::Request(request) => {

@@ -23,7 +23,7 @@ impl World {
         let host = self.rng.usize(0..HOSTS);
         let coordinator = self.rng.usize(0..self.coordinators.len());
         let lasts = self.rng.u64(10..2 * TERMS.lease_ms);
-        match self.rng.u32(0..13) {
+        match self.rng.u32(0..15) {
             0 | 1 => {
                 self.say(|| format!("FAULT host {host}: the agent is killed for {lasts} ms"));
                 self.kill_agent(host);
@@ -76,6 +76,14 @@ impl World {
             }
             10 => self.set_clocks(host, coordinator),
             11 => self.tamper(host),
+            12 => {
+                self.say(|| format!("FAULT object store: down for {lasts} ms"));
+                self.bucket.down_until = self.now + lasts;
+            }
+            13 => {
+                let deleted = self.hosts[host].disk.delete_log();
+                self.say(|| format!("FAULT host {host}: deletes the log of {deleted:?}"));
+            }
             _ => self.lie(host),
         }
     }

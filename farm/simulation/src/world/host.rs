@@ -6,9 +6,7 @@ use config::MachineName;
 use config::task::Digest;
 use farm_core::host::{Effect, HostAgent, Input, Recovered};
 use farm_core::messages::{Poll, PollId, Reply, Request};
-use farm_core::{
-    Capacity, HostId, Lease, Moment, Offer, OfferedMachine, Published, Requirements, Revision,
-};
+use farm_core::{Capacity, HostId, Lease, Moment, Offer, OfferedMachine, Requirements, Revision};
 use fastrand::Rng;
 
 use super::guests::Guest;
@@ -277,18 +275,7 @@ impl World {
                 self.host_sends(host, &Request::Release(HostId(host as u64), release));
             }
             Effect::Forget(lease) => self.write(host, Write::Forget(lease)),
-            Effect::Fetch(machine, wanted) => {
-                let boot = self.hosts[host].boot;
-                let delay = self.rng.u64(50..2_000);
-                let event = if self.rng.u32(0..4) > 0 {
-                    Event::FetchDone(host, boot, process, machine, wanted)
-                } else if self.has(Bug::FetchIsNotRepeated) {
-                    return;
-                } else {
-                    input(Input::NotFetched(machine))
-                };
-                self.after(delay, event);
-            }
+            Effect::Fetch(machine, wanted) => self.fetch(host, machine, wanted),
         }
     }
 
@@ -338,31 +325,6 @@ impl World {
         self.hosts[host].is_frozen = false;
         let boot = self.hosts[host].boot;
         self.guard(host, boot);
-    }
-
-    pub(super) fn fetch_done(
-        &mut self,
-        host: usize,
-        boot: u64,
-        process: u64,
-        machine: MachineName,
-        wanted: Published,
-    ) {
-        if self.hosts[host].boot != boot {
-            return;
-        }
-        let lowers = self.has(Bug::FetchLowers);
-        let it = &mut self.hosts[host];
-        let current = it.revisions.entry(machine.clone()).or_default();
-        let revision = wanted.revision;
-        if revision > *current || lowers {
-            *current = revision;
-            it.contents.remove(&machine);
-            it.contents
-                .extend(wanted.content.map(|it| (machine.clone(), it)));
-        }
-        let input = Input::Fetched(machine, revision);
-        self.after(0, Event::HostInput(host, process, input));
     }
 
     pub(super) fn host_reply(&mut self, host: usize, process: u64, reply: Reply) {

@@ -25,6 +25,8 @@ pub(crate) struct Disk {
     durable: BTreeMap<Lease, OnDisk>,
     /// The results that guests have left in their directories.
     left: BTreeMap<Lease, Outcome>,
+    /// The logs of builds that have ended.
+    logs: BTreeSet<Lease>,
     writes: VecDeque<(u64, Write)>,
     last_done: u64,
     numbers: u64,
@@ -50,6 +52,16 @@ impl Disk {
             .map(|(lease, _)| *lease)
     }
 
+    /// Returns true if the log of a build that has ended is there.
+    pub(super) fn has_log(&self, lease: Lease) -> bool {
+        self.logs.contains(&lease)
+    }
+
+    /// Deletes the oldest log.
+    pub(super) fn delete_log(&mut self) -> Option<Lease> {
+        self.logs.pop_first()
+    }
+
     pub(super) fn leave_result(&mut self, lease: Lease, outcome: Outcome) {
         self.left.insert(lease, outcome);
     }
@@ -65,6 +77,7 @@ impl Disk {
             }
             Write::Result(lease, outcome) => {
                 self.durable.insert(lease, OnDisk::Result(outcome));
+                self.logs.insert(lease);
             }
             Write::Forget(lease) => {
                 self.durable.remove(&lease);

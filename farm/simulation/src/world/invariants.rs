@@ -11,6 +11,7 @@ use farm_core::{HostId, Lease, Published, Revision};
 
 use super::host::CPUS;
 use super::schedules::ScheduleGhosts;
+use super::transfers::is_faulty;
 use super::{HOSTS, TERMS, World};
 use crate::Bug;
 use crate::tables::{BuildRecord, ScheduleRecord, State, Tables};
@@ -141,6 +142,11 @@ impl World {
                     ));
                 }
                 *seen = *revision;
+                if host.contents.get(machine).is_some_and(is_faulty) {
+                    broken.push(format!(
+                        "no host offers a revision whose content was not verified: host {number}, {machine}"
+                    ));
+                }
             }
         }
         if let Some(message) = broken.into_iter().next() {
@@ -209,6 +215,15 @@ impl World {
         self.check_needed();
         self.discarded(operation, answer);
         self.check_contents(operation, answer);
+        if let (Operation::Publish(machine, wanted), Answer::Published(current)) =
+            (operation, answer)
+            && *current == wanted.revision
+        {
+            self.push_revision(machine, wanted);
+        }
+        if let (Operation::Archive(lease, _), Answer::Done) = (operation, answer) {
+            self.check_archives(*lease);
+        }
         for (machine, published) in &before.published {
             let now = self.tables.published.get(machine).cloned();
             let now = now.unwrap_or_default();
@@ -266,6 +281,11 @@ impl World {
     }
 
     fn check_result(&mut self, build: BuildId, record: &BuildRecord) {
+        let is_noted =
+            self.tables.uploads.contains_key(&build) || self.tables.archives.contains_key(&build);
+        if matches!(record.state, State::Finished(_, Some(_))) && !is_noted {
+            self.violate(format!("the log of no result is forgotten: {build}"));
+        }
         match self.ghosts.results.get(&build) {
             Some(known) if *known == record.state => {}
             Some(_) => self.violate(format!("one result per build: {build}")),

@@ -37,9 +37,14 @@ impl World {
         }
     }
 
+    /// Returns true while a host is cut off from a coordinator.
+    pub(super) fn is_host_cut(&self, host: usize, coordinator: usize) -> bool {
+        self.network.hosts[host][coordinator] > self.now
+    }
+
     fn is_cut(&self, origin: Origin, coordinator: usize) -> bool {
         match origin {
-            Origin::Host(host, _) => self.network.hosts[host][coordinator] > self.now,
+            Origin::Host(host, _) => self.is_host_cut(host, coordinator),
             Origin::Client(_) => false,
         }
     }

@@ -17,7 +17,10 @@ impl World {
         let answer = self.apply_planted(now, operation.clone());
         let is_read = matches!(
             operation,
-            Operation::Hosts | Operation::Candidates { .. } | Operation::Schedules
+            Operation::Hosts
+                | Operation::Candidates { .. }
+                | Operation::Schedules
+                | Operation::TakeUploads { .. }
         );
         if !is_read {
             self.say(|| format!("store: {operation:?} -> {answer:?}"));
@@ -200,6 +203,14 @@ fn break_after(
         (Bug::ClaimIgnoresWindows, Operation::Claim { host, .. }, _) => {
             let windows = before.hosts[host].windows.clone();
             tables.hosts.entry(*host).or_default().windows = windows;
+        }
+        (Bug::FinishMissesUpload, Operation::Finish(_, lease, _), Answer::Recorded) => {
+            tables.uploads.remove(&lease.build);
+        }
+        (Bug::UploadIsForgotten, _, Answer::Uploads(uploads)) => {
+            for upload in uploads {
+                tables.uploads.remove(&upload.lease.build);
+            }
         }
         (Bug::ClaimIgnoresDrain, Operation::Claim { host, .. }, _) => {
             tables.hosts.entry(*host).or_default().drained = before.hosts[host].drained;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use config::schedule::Timing;
 use config::task::{Digest, Outcome, Source};
 use config::{BuildId, ScheduleName};
+use farm_core::archive::{Archive, Upload};
 use farm_core::copies::CoordinatorName;
 use farm_core::messages::Subject;
 use farm_core::operation::{Answer, Operation, Pick};
@@ -12,7 +13,7 @@ use farm_core::schedules::{Occasion, Schedule};
 use farm_core::windows::{Day, NewWindow, Occurrence, Weekly};
 use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Published, Revision};
 use farm_simulation::tables::{ScheduleRecord, Tables};
-use farm_store::Store;
+use farm_store::{ArchiveState, Store};
 use fastrand::Rng;
 use jiff::civil::Time;
 use jiff::{SignedDuration, Timestamp};
@@ -213,6 +214,37 @@ fn any_schedule_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation
     }
 }
 
+/// Returns an operation on the files of builds.
+fn any_upload(rng: &mut Rng, tables: &Tables) -> Operation {
+    match rng.u8(0..4) {
+        0 | 1 => {
+            let taken_ms = rng.u64(0..5_000);
+            let most = rng.u64(0..3);
+            Operation::TakeUploads { most, taken_ms }
+        }
+        2 => {
+            let (host, lease) = any_lease(rng, tables);
+            let attempts = tables.uploads.get(&lease.build).map_or(0, |it| it.attempts);
+            let upload = Upload {
+                lease,
+                host,
+                attempt: attempts.saturating_sub(rng.u64(0..2)),
+                ended_ms: 0,
+            };
+            let ms = rng.u64(0..10_000);
+            Operation::DeferUpload { upload, ms }
+        }
+        _ => {
+            let (_, lease) = any_lease(rng, tables);
+            let archive = Archive {
+                folder: format!("builds/{lease}"),
+                files: std::collections::BTreeMap::new(),
+            };
+            Operation::Archive(lease, rng.bool().then_some(archive))
+        }
+    }
+}
+
 fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
     if rng.u8(0..4) == 0 {
         return any_schedule_operation(rng, tables, now);
@@ -226,9 +258,10 @@ fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
     };
     let machine = rng.usize(0..MACHINES.len());
     let attempts_max = 3;
-    match rng.u8(0..29) {
+    match rng.u8(0..33) {
         0..4 => any_submission(rng, tables, machine),
         23..29 => any_operation_on_sources(rng, tables),
+        29..33 => any_upload(rng, tables),
         4 => Operation::Cancel(BuildId(rng.u64(0..=tables.builds.len() as u64 + 1))),
         5 | 6 => {
             let mut offer = Offer::default();
@@ -307,10 +340,10 @@ fn the_database_answers_as_specified() {
             registered.unwrap();
         }
     });
-    let tables = "builds, finished, submissions, machines, used, offers, windows, schedules, sources, source_copies";
+    let tables = "builds, finished, submissions, machines, used, offers, windows, schedules, sources, source_copies, uploads, archives";
     let seeds = if is_long() { 500 } else { 30 };
     let (mut claimed, mut recorded, mut rescued, mut placed) = (0, 0, 0, 0);
-    let (mut usual, mut soon, mut ran) = (0, 0, 0);
+    let (mut usual, mut soon, mut ran, mut taken) = (0, 0, 0, 0);
     let (mut missing, mut expired, mut discarded) = (0, 0, 0);
     for seed in 0..seeds {
         let reset = format!(
@@ -323,6 +356,7 @@ fn the_database_answers_as_specified() {
         clock.batch_execute(&reset).unwrap();
         // Beats are lower now, as after the restore of a backup.
         let store = runtime.block_on(Store::open(&url, 8)).unwrap();
+        let store = store.archiving(true);
         let mut rng = Rng::with_seed(seed);
         let mut tables = Tables::default();
         (1..=HOSTS).for_each(|host| tables.enrol(HostId(host.into())));
@@ -343,6 +377,7 @@ fn the_database_answers_as_specified() {
             match &expected {
                 Answer::Claimed(grants) => claimed += grants.len(),
                 Answer::Recorded => recorded += 1,
+                Answer::Uploads(uploads) => taken += uploads.len(),
                 Answer::Rescued(leases) => rescued += leases.len(),
                 Answer::Candidates { builds, .. } => {
                     placed += builds.len();
@@ -359,13 +394,23 @@ fn the_database_answers_as_specified() {
             log.push(format!("{now} {operation:?} -> {expected:?}"));
             assert_eq!(answer, Ok(expected), "seed {seed}:\n{}", log.join("\n"));
         }
+        for build in tables.builds.keys() {
+            let state = runtime.block_on(store.archive_of(*build)).unwrap();
+            let expected = match tables.archives.get(build) {
+                Some((_, Some(archive))) => ArchiveState::Stored(archive.clone()),
+                Some((_, None)) => ArchiveState::Lost,
+                None if tables.uploads.contains_key(build) => ArchiveState::Waiting,
+                None => ArchiveState::Host,
+            };
+            assert_eq!(state, expected, "seed {seed}, build {build}");
+        }
     }
     // Each kind of answer was compared many times.
     let least = claimed.min(recorded).min(rescued).min(placed);
-    let least = least.min(soon).min(ran);
+    let least = least.min(soon).min(ran).min(taken);
     assert!(
         least > 2 * usize::try_from(seeds).unwrap(),
-        "{claimed} {recorded} {rescued} {placed} {soon} {ran}"
+        "{claimed} {recorded} {rescued} {placed} {soon} {ran} {taken}"
     );
     assert!(usual > 0, "no duration was compared");
     let least = missing.min(expired).min(discarded);

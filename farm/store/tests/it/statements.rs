@@ -6,13 +6,17 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 28] = [
+const HOT: [(&str, &str); 32] = [
     ("copies", "('{a,b}')"),
     ("keep", "('a', 'http://c')"),
     ("expire", "(1000)"),
     ("discard", "('a', 'http://c')"),
     ("submit", "('k', 's', 0, 'm', '{}', NULL, NULL, '{a,b}')"),
     ("run_schedule", "('s', 'k7', NULL, NULL, NULL, NULL, NULL)"),
+    ("take_uploads", "(4, 60000)"),
+    ("defer_upload", "(7, 1, 1, 1000)"),
+    ("archive", "(7, 1, '{}')"),
+    ("archive_of", "(7)"),
     ("site", "(7)"),
     ("submitted", "('k7')"),
     ("cancel_queued", "(7)"),
@@ -26,7 +30,7 @@ const HOT: [(&str, &str); 28] = [
         "claim",
         "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}', '{c,c}')",
     ),
-    ("finish", "(7, 7, 1, 'success')"),
+    ("finish", "(7, 7, 1, 'success', true)"),
     ("charge", "('{s1,s2}', '{9000,9000}', '{1,1}', 1)"),
     ("is_finished", "(7, 7, 1)"),
     ("release", "(7, 7, 1, 5)"),
@@ -72,6 +76,9 @@ fn fill(rows: u64) -> String {
          UPDATE builds SET sources = ARRAY[md5(id::text)] WHERE id % 10 = 0;
          INSERT INTO sources SELECT md5(n::text), now() FROM generate_series(1, 50000) n;
          INSERT INTO source_copies SELECT digest, 'http://c' FROM sources;
+         INSERT INTO uploads (build, epoch, host, due)
+         SELECT n, 1, 100, now() + interval '1 min' FROM generate_series(1, {rows} / 4) n;
+         INSERT INTO archives SELECT n, 1, now(), '{{}}' FROM generate_series({rows} / 4 + 1, {rows}) n;
          INSERT INTO used SELECT 's' || n % 5000, current_date - n / 80000, n / 5000 % 16, 1
          FROM generate_series(0, 399999) n;
          ANALYZE"
@@ -112,6 +119,8 @@ fn every_statement_is_valid_and_the_hot_ones_use_indexes() {
                 "hosts",
                 "offers",
                 "source_copies",
+                "uploads",
+                "archives",
             ],
         );
     }
@@ -209,7 +218,10 @@ fn months_that_are_old_are_forgotten() {
              INSERT INTO submissions SELECT 'old' || n, n, '2020-02-07' FROM generate_series(1, 25000) n;
              INSERT INTO submissions VALUES ('new', 2, now());
              INSERT INTO lost_attempts (build, epoch, ended, is_released)
-             VALUES (1, 1, '2020-02-07', false), (2, 1, now(), false)",
+             VALUES (1, 1, '2020-02-07', false), (2, 1, now(), false);
+             INSERT INTO uploads (build, epoch, host, ended)
+             VALUES (1, 1, 1, '2020-02-07'), (2, 1, 1, now());
+             INSERT INTO archives VALUES (1, 1, '2020-02-07'), (2, 1, now())",
         )
         .unwrap();
     assert_eq!(
@@ -221,6 +233,8 @@ fn months_that_are_old_are_forgotten() {
         ("finished", "id"),
         ("submissions", "build"),
         ("lost_attempts", "build"),
+        ("uploads", "build"),
+        ("archives", "build"),
     ] {
         let rows = client
             .query(&format!("SELECT {id} FROM {table}"), &[])

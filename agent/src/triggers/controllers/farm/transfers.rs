@@ -8,18 +8,19 @@ use std::os::unix::net;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::builds::SOCKET;
+use config::builds::{Build, SOCKET};
 use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Supply, SupplyBody, Upgraded};
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
 use farm_core::{Lease, Published};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{self, HeaderValue};
+use hyper::header;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use records::RecordsError;
+use serde_json::{Value, json};
 use state::AgentState;
 use store::send::{RemoteSession, provide};
 use store::stream::TimeoutReader;
@@ -129,40 +130,6 @@ fn encoded(name: &str) -> String {
     utf8_percent_encode(name, RESERVED).to_string()
 }
 
-/// Sends the list of a build's artifacts.
-async fn send_list(
-    agent: &AgentState,
-    farm: &Farm,
-    key: &FarmKey,
-    order: &TransferOrder,
-    held: Lease,
-) -> Result<(), TransferError> {
-    let (name, session) = (farm.rules.name.clone(), lease::session(held));
-    let build = agent.records.build_of_session(name, session).await?;
-    let build = match build {
-        Some(build) => agent.records.get(build).await?,
-        None => None,
-    };
-    let (status, body) = match build {
-        Some(build) => (200, serde_json::to_vec(&build.artifacts)),
-        None => {
-            let message = "the host has deleted the build";
-            (
-                404,
-                serde_json::to_vec(&serde_json::json!({ "error": message })),
-            )
-        }
-    };
-    let json = HeaderValue::from_static("application/json");
-    let supply = Supply {
-        status,
-        headers: [(header::CONTENT_TYPE, json)].into_iter().collect(),
-        // The values have only names as keys, so that this never fails.
-        body: SupplyBody::from(body.unwrap_or_default()),
-    };
-    Ok(farm.client.supply(key, order, supply).await?)
-}
-
 async fn send_file(
     agent: &AgentState,
     farm: &Farm,
@@ -183,6 +150,40 @@ async fn send_file(
         body: SupplyBody::wrap(body),
     };
     Ok(farm.client.supply(key, order, supply).await?)
+}
+
+/// Sends the list of a build's artifacts, which is a part of its record.
+async fn send_list(
+    agent: &AgentState,
+    farm: &Farm,
+    key: &FarmKey,
+    order: &TransferOrder,
+    held: Lease,
+) -> Result<(), TransferError> {
+    let (name, session) = (farm.rules.name.clone(), lease::session(held));
+    let record = match agent.records.build_of_session(name, session).await? {
+        Some(build) => agent.records.get(build).await?,
+        None => None,
+    };
+    let (status, list) = list_of(record.as_ref());
+    let json = header::HeaderValue::from_static("application/json");
+    let supply = Supply {
+        status,
+        headers: [(header::CONTENT_TYPE, json)].into_iter().collect(),
+        body: SupplyBody::from(list.to_string()),
+    };
+    Ok(farm.client.supply(key, order, supply).await?)
+}
+
+/// Returns the answer about the artifacts of a build, with its status.
+fn list_of(record: Option<&Build>) -> (u16, Value) {
+    match record {
+        Some(build) => (200, json!(build.artifacts)),
+        None => (
+            404,
+            json!({ "error": "its host does not have the build any more" }),
+        ),
+    }
 }
 
 /// Asks the agent itself, so that a farm sees exactly what clients of this host see.
@@ -346,6 +347,13 @@ mod tests {
         let mut begun = Begun::default();
         assert_eq!(begun.new_ones(vec![order.clone()]).len(), 1);
         assert!(begun.new_ones(vec![order]).is_empty());
+    }
+
+    #[test]
+    fn a_build_that_was_deleted_has_no_list_of_artifacts() {
+        let (status, answer) = list_of(None);
+        assert_eq!(status, 404);
+        assert!(answer["error"].as_str().unwrap().contains("any more"));
     }
 
     #[test]
