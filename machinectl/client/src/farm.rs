@@ -7,8 +7,8 @@ use farm_core::messages::NewBuild;
 use farm_core::view::{BuildPage, BuildQuery, BuildView, HostView, MachineView, QueueView};
 use serde::Deserialize;
 
-use crate::http::segment;
 use crate::{Client, Result};
+use config::uri::percent_encode;
 
 /// The answer to a submission.
 #[derive(Debug, Deserialize)]
@@ -57,13 +57,13 @@ impl Client {
 
     /// Returns a host of the farm.
     pub fn farm_host(&self, name: &str) -> Result<HostView> {
-        self.get(&format!("hosts/{}", segment(name)))
+        self.get(&format!("hosts/{}", percent_encode(name)))
     }
 
     /// Stops or permits new builds on a host of the farm.
     pub fn farm_drain(&self, name: &str, is_drained: bool) -> Result<()> {
         let verb = if is_drained { "drain" } else { "undrain" };
-        self.command(&format!("hosts/{}/{verb}", segment(name)), &())
+        self.command(&format!("hosts/{}/{verb}", percent_encode(name)), &())
     }
 
     /// Returns the machines of the farm.
