@@ -210,6 +210,9 @@ kinds! {
         "nothing matches a pattern or a reporter of the hash equivalence service", "operator: correct the settings";
     OpenSecret, "open-secret", Warning,
         "a file with a secret can be read by users other than root", "operator: close it, and replace the secret";
+    GuestsUnregistered, "guests-unregistered", Note,
+        "the host has systemd-machined, but guests are not registered with it, so that systemd's machinectl does not show them",
+        "operator: find the reason in the log of systemd-machined; builds do not depend on it";
     UndeclaredResource, "undeclared-resource", Warning,
         "a machine needs a countable resource that the host does not have", "operator: declare it in `guests.resources`, or change the machine";
 }

@@ -36,6 +36,7 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
     examination.controllers();
     examination.feeds();
     examination.hashserv();
+    examination.machined();
     examination.settings();
     examination.found
 }

@@ -146,6 +146,7 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         hashserv_unmatched: caches::unmatched_of_hashserv(agent),
         open_secrets: settings::open_secrets(agent),
         undeclared: settings::undeclared(agent),
+        machined_fault: agent.machined_fault.lock().clone(),
         ..Inventory::default()
     })
 }
