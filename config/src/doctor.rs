@@ -197,7 +197,7 @@ kinds! {
     ControllerWithoutMachine, "controller-without-machine", Warning,
         "no machine is offered to a controller", "operator: add a machine, or correct `machines` in the settings";
     ControllerUnnamed, "controller-unnamed", Warning,
-        "results wait for a controller that the settings do not name", "operator: name it again";
+        "results wait for a controller that the settings do not name", "operator: name it again, or `buildhost controllers forget`";
     NotificationsLost, "notifications-lost", Warning,
         "notifications of a rule were given up, the last one among them", "operator: correct its settings; `buildhost notify test`";
     FeedFailing, "feed-failing", Fault,

@@ -38,6 +38,7 @@ const AGENT: &[&str] = &[
     "cancel",
     "console",
     "controllers",
+    "controllers forget",
     "drain",
     "enrol",
     "explain",
