@@ -217,6 +217,19 @@ kinds! {
         "a machine needs a countable resource that the host does not have", "operator: declare it in `guests.resources`, or change the machine";
 }
 
+/// The kinds of findings of which notifications tell while the agent runs.
+pub const PROBLEMS: [Id; 9] = [
+    Id::LowSpace,
+    Id::HostPressure,
+    Id::ControllerUnreachable,
+    Id::FeedFailing,
+    Id::FeedIncomplete,
+    Id::LeftoverGuest,
+    Id::LeftoverDirectory,
+    Id::LeftoverNetwork,
+    Id::LeftoverGroup,
+];
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.kind().name)

@@ -41,6 +41,23 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
     examination.found
 }
 
+/// Returns the findings about the resources of a host, its controllers and feeds, and the leftovers of
+/// guests. They do not depend on the records of builds.
+pub(super) fn examine_running(inventory: &Inventory) -> Vec<Found> {
+    let mut examination = Examination {
+        inventory,
+        found: Vec::new(),
+    };
+    examination.space();
+    examination.pressure();
+    examination.guests();
+    examination.networks();
+    examination.groups();
+    examination.controllers();
+    examination.feeds();
+    examination.found
+}
+
 /// The owner of a guest, a network or a control group.
 enum Owner {
     /// A job that runs, or may run.
