@@ -240,6 +240,10 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route("/api/v1/caches/{name}/prune", post(caches::prune))
         .route("/api/v1/controllers", get(controllers::list))
         .route("/api/v1/controllers/{name}/enrol", post(controllers::enrol))
+        .route(
+            "/api/v1/controllers/{name}/forget",
+            post(controllers::forget),
+        )
         .route("/api/v1/feeds", get(feeds::list))
         .route("/api/v1/feeds/{name}/rebuild", post(feeds::rebuild))
         .route("/api/v1/notify", get(notify::list))

@@ -35,7 +35,7 @@ use crate::triggers::controllers;
 use crate::triggers::fs_watch::Watch;
 use crate::triggers::layers;
 use crate::triggers::pull;
-use crate::triggers::{feeds, notifications};
+use crate::triggers::{feeds, notifications, problems};
 use jobs::{self, build, hold};
 use state::AgentState;
 use state::maintenance;
@@ -219,7 +219,8 @@ fn start_triggers(agent: &Arc<AgentState>, members: controllers::Members) {
     tokio::spawn(pull::run(Arc::clone(agent)));
     tokio::spawn(layers::run(Arc::clone(agent)));
     notifications::run(agent);
-    feeds::run(agent);
+    problems::run(agent, problems::USUAL);
+    feeds::run(agent, feeds::EXPIRY);
     let controllers = controllers::run(Arc::clone(agent), members);
     agent.tasks.spawn(controllers);
 }

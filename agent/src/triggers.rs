@@ -6,6 +6,7 @@ pub mod fs_watch;
 pub(crate) mod layers;
 pub mod notifications;
 mod outbox;
+pub mod problems;
 pub(crate) mod projects;
 pub(crate) mod pull;
 pub mod schedule;

@@ -116,6 +116,73 @@ pub struct ControllerStatus {
     /// The builds whose lease is open: those that wait or run, and those whose result it does not
     /// have yet.
     pub open: Vec<OpenLease>,
+    /// The coordinators of a farm, in the order of the settings; of another controller, none.
+    #[serde(default)]
+    pub coordinators: Vec<Coordinator>,
+}
+
+/// A coordinator of a farm, and the contact with it since the start of the agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coordinator {
+    /// The address, without a password.
+    pub url: String,
+    /// True for the one that is asked next.
+    pub in_use: bool,
+    /// The time of its last answer.
+    pub answered: Option<Timestamp>,
+    /// The time of its first answer since it failed last; `None` if it has failed since.
+    pub answering_since: Option<Timestamp>,
+    /// The time of its last failure.
+    pub failed: Option<Timestamp>,
+    /// The last failure; empty after an answer.
+    pub failure: String,
+}
+
+impl Coordinator {
+    /// Notes an answer.
+    pub fn note_answer(&mut self, now: Timestamp) {
+        self.answered = Some(now);
+        self.answering_since.get_or_insert(now);
+        self.failure.clear();
+    }
+
+    /// Notes a failure.
+    pub fn note_failure(&mut self, failure: &str, now: Timestamp) {
+        self.answering_since = None;
+        self.failed = Some(now);
+        failure.clone_into(&mut self.failure);
+    }
+}
+
+/// A request to give up the open leases of a controller that the settings do not name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForgetRequest {
+    /// Only says what would be given up.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// The leases of a controller that were, or would be, given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// The controller.
+    pub controller: ControllerName,
+    /// True if nothing was done.
+    pub dry_run: bool,
+    /// The builds of the leases, oldest first.
+    pub builds: Vec<GivenUp>,
+}
+
+/// The build of a lease that is given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// The build.
+    pub build: BuildId,
+    /// The package of the task; may be empty.
+    pub package: String,
+    /// True if the build had ended, so that its result is given up; otherwise the build is ended.
+    pub ended: bool,
 }
 
 /// A request to enrol this host in a farm.
@@ -176,6 +243,31 @@ pub fn without_password(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_coordinator_answers_since_its_last_failure() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let mut coordinator = Coordinator::default();
+        coordinator.note_answer(second(1));
+        coordinator.note_answer(second(2));
+        assert_eq!(coordinator.answering_since, Some(second(1)));
+        coordinator.note_failure("refused", second(3));
+        let Coordinator {
+            answered,
+            answering_since,
+            failed,
+            ref failure,
+            ..
+        } = coordinator;
+        assert_eq!((answered, answering_since), (Some(second(2)), None));
+        assert_eq!((failed, failure.as_str()), (Some(second(3)), "refused"));
+        coordinator.note_answer(second(4));
+        assert_eq!(coordinator.answering_since, Some(second(4)));
+        assert_eq!(
+            (coordinator.failed, &*coordinator.failure),
+            (Some(second(3)), "")
+        );
+    }
 
     fn priority(number: u32) -> ControllerPriority {
         ControllerPriority::try_from(number).unwrap()

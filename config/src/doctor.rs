@@ -199,7 +199,7 @@ kinds! {
     FarmContent, "farm-content", Fault,
         "a machine has other content than a farm has published, or unknown content, and gets no builds of it", "operator: `buildhost record`, or `buildhost delete`, after which the host fetches the published one";
     ControllerUnnamed, "controller-unnamed", Warning,
-        "results wait for a controller that the settings do not name", "operator: name it again";
+        "results wait for a controller that the settings do not name", "operator: name it again, or `buildhost controllers forget`";
     NotificationsLost, "notifications-lost", Warning,
         "notifications of a rule were given up, the last one among them", "operator: correct its settings; `buildhost notify test`";
     FeedFailing, "feed-failing", Fault,
@@ -212,9 +212,25 @@ kinds! {
         "nothing matches a pattern or a reporter of the hash equivalence service", "operator: correct the settings";
     OpenSecret, "open-secret", Warning,
         "a file with a secret can be read by users other than root", "operator: close it, and replace the secret";
+    GuestsUnregistered, "guests-unregistered", Note,
+        "the host has systemd-machined, but guests are not registered with it, so that systemd's machinectl does not show them",
+        "operator: find the reason in the log of systemd-machined; builds do not depend on it";
     UndeclaredResource, "undeclared-resource", Warning,
         "a machine needs a countable resource that the host does not have", "operator: declare it in `guests.resources`, or change the machine";
 }
+
+/// The kinds of findings of which notifications tell while the agent runs.
+pub const PROBLEMS: [Id; 9] = [
+    Id::LowSpace,
+    Id::HostPressure,
+    Id::ControllerUnreachable,
+    Id::FeedFailing,
+    Id::FeedIncomplete,
+    Id::LeftoverGuest,
+    Id::LeftoverDirectory,
+    Id::LeftoverNetwork,
+    Id::LeftoverGroup,
+];
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

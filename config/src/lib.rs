@@ -40,6 +40,7 @@ pub mod ssh;
 pub mod task;
 pub mod text;
 pub mod tokens;
+pub mod uri;
 pub mod web;
 
 pub use guest_tag::{AuxiliaryTag, CopyTag, GuestTag, NoGuestTag};

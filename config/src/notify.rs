@@ -1,9 +1,11 @@
-//! Notifications: when a rule is to tell of the end of a build, and the state of rules.
+//! Notifications: when a rule is to tell of the end of a build or of a problem of the host, and the state of
+//! rules.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::builds::Build;
+use crate::doctor::Id;
 use crate::names::{BuildId, NotifyName};
 use crate::settings::NotifyOn;
 use crate::task::Outcome;
@@ -20,9 +22,49 @@ pub enum NotifyKind {
     /// A build ended otherwise.
     #[serde(rename = "build.finished")]
     Finished,
+    /// A problem of the host began.
+    #[serde(rename = "problem.began")]
+    ProblemBegan,
+    /// A problem of the host ended.
+    #[serde(rename = "problem.ended")]
+    ProblemEnded,
     /// An administrator tries a rule.
     #[serde(rename = "test")]
     Test,
+}
+
+/// A problem of the host, as a notification tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The kind, by the doctor's name.
+    pub id: Id,
+    /// The subject; empty for a kind of which all subjects are one problem.
+    pub subject: String,
+    /// The evidence when it began.
+    pub proof: String,
+    /// The advice to the operator.
+    pub advice: String,
+    /// The time at which it began.
+    pub since: Timestamp,
+}
+
+impl Problem {
+    /// Returns true if the other one is about the same kind and subject.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id && self.subject == other.subject
+    }
+}
+
+/// Returns the notifications after which a recipient who was told of the problems `told` knows those that
+/// are `open`: the ends first.
+pub fn changes(told: &[Problem], open: &[Problem]) -> Vec<(NotifyKind, Problem)> {
+    let is_in = |problem: &Problem, all: &[Problem]| all.iter().any(|it| it.is_same(problem));
+    let ended = told.iter().filter(|it| !is_in(it, open));
+    let begun = open.iter().filter(|it| !is_in(it, told));
+    let ended = ended.map(|it| (NotifyKind::ProblemEnded, it.clone()));
+    ended
+        .chain(begun.map(|it| (NotifyKind::ProblemBegan, it.clone())))
+        .collect()
 }
 
 /// The state of a package on a machine, by its last builds.
@@ -58,6 +100,7 @@ pub fn decide(on: NotifyOn, before: Option<bool>, verdict: Option<bool>) -> Opti
     };
     let is_sent = match on {
         NotifyOn::Always => true,
+        NotifyOn::Never => false,
         NotifyOn::Failure => kind == NotifyKind::Failed,
         // A package that is first seen is expected to be good.
         NotifyOn::Change => verdict.is_some_and(|good| good != before.unwrap_or(true)),
@@ -71,7 +114,7 @@ pub struct Notice {
     /// The kind.
     #[serde(rename = "type")]
     pub kind: NotifyKind,
-    /// The time of the end of the build.
+    /// The time of the end of the build, or of the begin or end of the problem.
     pub timestamp: Timestamp,
     /// The rest.
     pub data: NoticeData,
@@ -85,9 +128,12 @@ pub struct NoticeData {
     /// The state of the package before this build; `None` if it had none.
     #[serde(default)]
     pub before: Option<PackageState>,
-    /// The record of the build; `None` in a test.
+    /// The record of the build; `None` in a test, and if it is about a problem.
     #[serde(default)]
     pub build: Option<Box<Build>>,
+    /// The problem of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
 }
 
 /// The state of a rule for notifications.
@@ -99,8 +145,11 @@ pub struct NotifyStatus {
     pub kind: String,
     /// The address without a password, or the addresses.
     pub to: String,
-    /// `change`, `failure` or `always`.
+    /// `change`, `failure`, `always` or `never`.
     pub on: String,
+    /// The patterns of the problems of the host that are told as well.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// The time of the last delivery.
     #[serde(default)]
     pub delivered: Option<Timestamp>,
@@ -146,8 +195,34 @@ mod tests {
                 let failure = decide(NotifyOn::Failure, state, verdict);
                 prop_assert_eq!(failure.is_some(), verdict == Some(false));
                 prop_assert!(decide(NotifyOn::Always, state, verdict).is_some());
+                prop_assert!(decide(NotifyOn::Never, state, verdict).is_none());
             }
         }
+    }
+
+    #[test]
+    fn a_recipient_is_told_of_each_begin_and_each_end_once() {
+        let problem = |id, subject: &str, proof: &str| Problem {
+            id,
+            subject: subject.to_owned(),
+            proof: proof.to_owned(),
+            advice: String::new(),
+            since: Timestamp::UNIX_EPOCH,
+        };
+        let full = problem(Id::LowSpace, "/volume", "3 MiB");
+        let fuller = problem(Id::LowSpace, "/volume", "1 MiB");
+        let other = problem(Id::LowSpace, "/state", "3 MiB");
+        let (is_full, is_fuller) = (std::slice::from_ref(&full), std::slice::from_ref(&fuller));
+        let begun = (NotifyKind::ProblemBegan, full.clone());
+        assert_eq!(changes(&[], is_full), [begun]);
+        assert_eq!(changes(is_full, is_fuller), []);
+        let both = changes(is_full, std::slice::from_ref(&other));
+        let expected = [
+            (NotifyKind::ProblemEnded, full.clone()),
+            (NotifyKind::ProblemBegan, other),
+        ];
+        assert_eq!(both, expected);
+        assert_eq!(changes(is_full, &[])[0].0, NotifyKind::ProblemEnded);
     }
 
     #[test]

@@ -231,15 +231,33 @@ mod tests {
         insta::assert_debug_snapshot!(Settings::parse("").unwrap());
     }
 
+    /// Returns the lines of the example about a section, or about a table of an array.
+    fn section(name: &str) -> impl Iterator<Item = &'static str> {
+        let headings = [
+            format!("[{name}]"),
+            format!("[[{name}]]"),
+            format!("# [[{name}]]"),
+        ];
+        let is_heading = |line: &str| line.starts_with('[') || line.starts_with("# [[");
+        let lines = EXAMPLE
+            .lines()
+            .skip_while(move |line| !headings.iter().any(|it| it == line));
+        lines.skip(1).take_while(move |line| !is_heading(line))
+    }
+
     #[test]
     fn the_example_shows_every_key() {
-        // A table of an array has no defaults, so that the example of one is a comment.
-        let mut reader = Reader::new("[[caches]]\n[[controllers]]\n[[feeds]]\n[[notify]]");
+        // A table of an array has no defaults, so that the example of one is a comment. The keys of a
+        // controller depend on its kind.
+        let kinds =
+            ["brep", "gitlab", "farm"].map(|it| format!("[[controllers]]\nkind = \"{it}\"\n"));
+        let text = format!("[[caches]]\n[[feeds]]\n[[notify]]\n{}", kinds.concat());
+        let mut reader = Reader::new(&text);
         Settings::read(&mut reader);
         for key in reader.known() {
-            let leaf = key.rsplit('.').next().unwrap();
+            let (section_name, leaf) = key.rsplit_once('.').unwrap();
             let shown = [format!("{leaf} = "), format!("# {leaf} = ")];
-            let mut lines = EXAMPLE.lines();
+            let mut lines = section(section_name);
             assert!(
                 lines.any(|line| shown.iter().any(|start| line.starts_with(start))),
                 "{key}"

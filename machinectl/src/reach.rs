@@ -65,6 +65,7 @@ const AGENT: &[&str] = &[
     "cancel",
     "console",
     "controllers",
+    "controllers forget",
     "drain",
     "enrol",
     "explain",

@@ -251,3 +251,39 @@ fn an_urgent_task_interrupts_a_slow_one_which_is_done_again() {
         assert_eq!(controller.state().bad_requests, [""; 0]);
     }
 }
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_controller_that_was_removed_is_forgotten_with_its_guests_and_results() {
+    let mut controller = TestController::start();
+    let mut host = host(&controller.settings("ci", ""));
+    controller.add("slow-one", "demo");
+    wait_until("the task runs", || {
+        builds(&host)
+            .iter()
+            .any(|it| it.controller.is_some() && it.state == State::Running)
+    });
+    let id = builds(&host).iter().map(|it| it.id.0).max().unwrap();
+    host.machinectl(&["controllers", "forget", "ci"])
+        .refused(3, "remove its [[controllers]] and restart the agent");
+    // The next agent adopts the guest, and nobody is to have the result.
+    host.stop(Signal::KILL);
+    controller.kill();
+    host.change_settings("");
+    host.start();
+    let found = host.machinectl(&["doctor"]).stdout;
+    assert!(found.contains("buildhost controllers forget ci"), "{found}");
+    let plan = host.machinectl(&["controllers", "forget", "ci", "--dry-run"]);
+    let expected = format!("would end build {id} (slow-one), and never report its result\n");
+    assert_eq!(plan.success().stdout, expected);
+    host.machinectl(&["controllers", "forget", "ci"]).success();
+    let build = host.build(id);
+    assert_eq!(build.outcome, Some(Outcome::Abort), "{build:?}");
+    assert!(build.message.contains("was forgotten"), "{}", build.message);
+    host.machinectl(&["builds", "delete", &id.to_string()])
+        .success();
+    let found = host.machinectl(&["doctor"]).stdout;
+    assert!(!found.contains("controllers forget"), "{found}");
+    controller.restart();
+    assert_eq!(controller.state().accepted("slow-one"), [""; 0]);
+}

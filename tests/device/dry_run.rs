@@ -44,7 +44,7 @@ fn host() -> BuildHost {
 }
 
 /// The verbs that change nothing or have no plan.
-const NO_PLAN: [&str; 23] = [
+const NO_PLAN: [&str; 21] = [
     "list",
     "slsa",
     "status",
@@ -58,9 +58,7 @@ const NO_PLAN: [&str; 23] = [
     "explain",
     "top",
     "console",
-    "controllers",
     "login",
-    "enrol",
     "feed",
     "hosts",
     "machines",
@@ -71,7 +69,7 @@ const NO_PLAN: [&str; 23] = [
 ];
 
 /// The verbs that need an agent. Their plans are tested below and beside the verbs.
-const WITH_AGENT: [&str; 19] = [
+const WITH_AGENT: [&str; 21] = [
     "schedule",
     "build",
     "artifacts",
@@ -91,6 +89,8 @@ const WITH_AGENT: [&str; 19] = [
     "project",
     "layer",
     "cache",
+    "controllers",
+    "enrol",
 ];
 
 fn verbs(host: &BuildHost) -> Vec<String> {

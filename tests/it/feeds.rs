@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::builds::{Artifact, State};
 use config::task::Outcome;
@@ -21,6 +22,10 @@ struct Feed {
 
 impl Feed {
     fn new(more: &str) -> Self {
+        Self::with_expiry(more, agent::triggers::feeds::EXPIRY)
+    }
+
+    fn with_expiry(more: &str, expiry: Duration) -> Self {
         let work = tempfile::tempdir().unwrap();
         let key = new_key(work.path(), "key");
         let host = ApiHost::new(&format!(
@@ -29,7 +34,7 @@ impl Feed {
         ));
         host.allow(&[("admin", "a")]);
         let guard = host.runtime.enter();
-        agent::triggers::feeds::run(&host.host);
+        agent::triggers::feeds::run(&host.host, expiry);
         drop(guard);
         Self { host, work }
     }
@@ -125,6 +130,28 @@ fn successful_builds_of_publishers_are_published_once() {
     assert!(
         metrics.contains("buildhost_feed_builds_waiting{feed=\"main\"} 0"),
         "{metrics}"
+    );
+}
+
+#[test]
+fn an_old_package_goes_although_no_other_is_published() {
+    let feed = Feed::with_expiry("keep_days = 30\n", Duration::from_millis(50));
+    feed.build("1.0-r0", "one", |_| {});
+    feed.build("1.0-r1", "two", |_| {});
+    assert!(feed.index().contains("Version: 1.0-r0\n"));
+    // Two months pass: the times of publication in the state are moved back.
+    let state = feed.host.path("state/feeds/main/linux/current/state.json");
+    let mut old: Value = serde_json::from_str(&fs::read_to_string(&state).unwrap()).unwrap();
+    for entry in old["entries"].as_array_mut().unwrap() {
+        entry["added"] = "2020-01-01T00:00:00Z".into();
+    }
+    sys::file::replace(&state, old.to_string().as_bytes()).unwrap();
+    tests::wait_until("the older version is gone", || {
+        !feed.index().contains("Version: 1.0-r0\n")
+    });
+    assert!(
+        feed.index().contains("Version: 1.0-r1\n"),
+        "the greatest stays"
     );
 }
 

@@ -41,6 +41,7 @@ const CACHE: &str = "/api/v1/caches/{name}";
 const PRUNE: &str = "/api/v1/caches/{name}/prune";
 const FEED: &str = "/api/v1/feeds/{name}/rebuild";
 const ENROL: &str = "/api/v1/controllers/{name}/enrol";
+const FORGET: &str = "/api/v1/controllers/{name}/forget";
 const NOTIFY: &str = "/api/v1/notify/{name}/test";
 const JSON: &str = "application/json";
 const TRUE: &str = r#"{"command": ["true"]}"#;
@@ -463,6 +464,46 @@ const REQUESTS: &[InvalidRequest] = &[
         JSON,
         r#"{"token": "t"}"#,
         404,
+    ),
+    (
+        "POST",
+        FORGET,
+        "/api/v1/controllers/..%2Fx/forget",
+        JSON,
+        "{}",
+        400,
+    ),
+    (
+        "POST",
+        FORGET,
+        "/api/v1/controllers/x/forget",
+        JSON,
+        "{}",
+        404,
+    ),
+    (
+        "POST",
+        FORGET,
+        "/api/v1/controllers/x/forget",
+        JSON,
+        r#"{"colour": 1}"#,
+        422,
+    ),
+    (
+        "POST",
+        FORGET,
+        "/api/v1/controllers/x/forget",
+        "",
+        "{}",
+        415,
+    ),
+    (
+        "POST",
+        FORGET,
+        "/api/v1/controllers/x/forget",
+        JSON,
+        r#"{"x": "LONG"}"#,
+        413,
     ),
     ("POST", FEED, "/api/v1/feeds/..%2Fx/rebuild", "", "", 400),
     ("POST", FEED, "/api/v1/feeds/x/rebuild", "", "", 404),

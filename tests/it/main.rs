@@ -11,6 +11,7 @@ mod caches;
 mod commands;
 mod completions;
 mod connections;
+mod controllers;
 mod events;
 mod feeds;
 mod flood;

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use agent::triggers::problems;
 use config::builds::State;
 use config::task::Outcome;
 use jiff::Timestamp;
@@ -162,4 +163,86 @@ fn a_recipient_that_hangs_delays_neither_builds_nor_other_recipients() {
     tests::wait_until("all are delivered", || state(&host)["waiting"] == 0);
     let rest: Vec<_> = (0..4).map(|_| hanging.next_id()).collect();
     assert!(!rest.contains(&id), "the first one was accepted");
+}
+
+/// A pace at which an absence is certain after a few looks.
+const PACE: problems::Pace = problems::Pace {
+    look: Duration::from_millis(20),
+    begin: Duration::ZERO,
+    end: Duration::from_millis(200),
+};
+
+/// Watches a host for problems, as an agent does that has made its directories.
+fn watch_problems(host: &ApiHost) {
+    std::fs::create_dir_all(host.path("run/guests")).unwrap();
+    problems::run(&host.host, PACE);
+}
+
+/// Returns a host with a controller that is never asked, and a rule about problems alone.
+fn host_with_controller(url: &str) -> ApiHost {
+    let controller = "[[controllers]]\nname = \"ci\"\nurl = \"http://localhost/\"\ntoolchain_version = \"1.0\"\n";
+    let more = format!("on = \"never\"\nproblems = [\"controller-*\"]\n{controller}");
+    host(url, &more)
+}
+
+#[test]
+fn the_begin_and_the_end_of_a_problem_are_told_once_each() {
+    let (url, received) = serve(&["200 OK", "503 Busy", "200 OK", "200 OK"]);
+    let host = host_with_controller(&url);
+    let name = "ci".parse().unwrap();
+    let (long_ago, contacts) = (Timestamp::UNIX_EPOCH, &host.host.contacts);
+    contacts.failed(&name, "no route", long_ago);
+    let guard = host.runtime.enter();
+    agent::triggers::notifications::run(&host.host);
+    watch_problems(&host);
+    drop(guard);
+    let next = || received.recv_timeout(LIMIT).unwrap();
+    let began = next();
+    assert_eq!(began.body["type"], "problem.began");
+    let problem = &began.body["data"]["problem"];
+    assert_eq!(problem["id"], "controller-unreachable");
+    assert_eq!(problem["subject"], "controller ci");
+    assert!(problem["proof"].as_str().unwrap().ends_with(": no route"));
+    assert_eq!(began.body["data"]["host"], "buildhost");
+    end_build(&host, Outcome::Error);
+    contacts.answered(&name, Timestamp::now());
+    let (failed, ended) = (next(), next());
+    assert_eq!(ended.body["type"], "problem.ended");
+    assert_eq!((&failed.id, &failed.body), (&ended.id, &ended.body));
+    contacts.failed(&name, "no route again", long_ago);
+    let again = next();
+    assert_eq!(again.body["type"], "problem.began");
+    tests::wait_until("nothing waits", || state(&host)["waiting"] == 0);
+    let state = state(&host);
+    assert_eq!(
+        (&state["on"], &state["given_up"]),
+        (&json!("never"), &json!(0))
+    );
+    assert_eq!(state["problems"], json!(["controller-*"]));
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    let (url, received) = serve(&["200 OK"; 2]);
+    let host = ApiHost::new(&format!(
+        "paths.reserve_mib = 1073741824\n[[notify]]\nname = \"chat\"\nwebhook = \"{url}\"\n\
+         on = \"never\"\nproblems = [\"low-space\"]\n"
+    ));
+    let guard = host.runtime.enter();
+    agent::triggers::notifications::run(&host.host);
+    watch_problems(&host);
+    drop(guard);
+    let told = [(); 2].map(|()| received.recv_timeout(LIMIT).unwrap());
+    let subjects = told.map(|it| {
+        let problem = &it.body["data"]["problem"];
+        assert_eq!(problem["id"], "low-space", "{problem}");
+        problem["subject"].as_str().unwrap().to_owned()
+    });
+    for place in ["state", "volume"] {
+        let path = host.path(place).canonicalize().unwrap();
+        assert!(
+            subjects.contains(&path.display().to_string()),
+            "{subjects:?}"
+        );
+    }
 }

@@ -7,7 +7,7 @@ mod client;
 mod key;
 mod transfers;
 
-pub use client::{Client, FarmError, Settled};
+pub use client::{Client, FarmError, Settled, unasked};
 pub use key::{FarmKey, KeyError};
 pub use reqwest_tls::{Body as SupplyBody, Upgraded};
 pub use transfers::{SourceContent, Supply};

@@ -7,6 +7,7 @@
 
 mod artifacts;
 mod client;
+mod dependencies;
 mod ending;
 mod images;
 mod job;
@@ -44,14 +45,14 @@ pub struct Work {
 }
 
 impl Work {
-    /// Returns the work of a job whose directories are below `root` of the guest.
+    /// Returns the work of a job of the GitLab at an address, whose directories are below `root` of the guest.
     ///
     /// # Errors
     /// The name of a masked variable whose value cannot be masked.
-    pub fn of(job: &Job, root: &str) -> Result<Self, String> {
+    pub fn of(job: &Job, server: &str, root: &str) -> Result<Self, String> {
         let variables = Variables::of(job, root);
         Ok(Self {
-            script: Hidden::from(script::print(job, &variables, root).as_str()),
+            script: Hidden::from(script::print(job, &variables, server, root).as_str()),
             masked: job.masked()?,
             archives: artifacts::archives(job, &variables),
         })

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use config::builds::Build;
-use config::notify::{Notice, NotifyKind};
+use config::notify::{Notice, NotifyKind, Problem};
 use config::printable;
 
 /// The longest line of the text, in bytes.
@@ -58,14 +58,25 @@ pub fn message(
         to.join(", ")
     );
     // Writing into memory cannot fail.
-    let _ = match &notice.data.build {
-        Some(build) => about(&mut text, host, build, notice, errors, link),
-        None => writeln!(text, "This is a test of the rule {}.", notice.data.rule),
+    let _ = match (&notice.data.build, &notice.data.problem) {
+        (Some(build), _) => about(&mut text, host, build, notice, errors, link),
+        (None, Some(problem)) => about_problem(&mut text, host, problem, notice),
+        (None, None) => writeln!(text, "This is a test of the rule {}.", notice.data.rule),
     };
     text
 }
 
 fn subject(notice: &Notice) -> String {
+    if let Some(problem) = &notice.data.problem {
+        let word = if notice.kind == NotifyKind::ProblemEnded {
+            "ended: "
+        } else {
+            ""
+        };
+        let Problem { id, subject, .. } = problem;
+        let blank = if subject.is_empty() { "" } else { " " };
+        return format!("{word}{id}{blank}{subject}");
+    }
     let Some(build) = &notice.data.build else {
         return format!("test of {}", notice.data.rule);
     };
@@ -73,7 +84,7 @@ fn subject(notice: &Notice) -> String {
     let words = match notice.kind {
         NotifyKind::Failed => "failed".to_owned(),
         NotifyKind::Fixed => "succeeds again".to_owned(),
-        NotifyKind::Finished | NotifyKind::Test => format!("ended: {outcome}"),
+        _ => format!("ended: {outcome}"),
     };
     format!("{} on {} {words}", build.target, build.machine)
 }
@@ -121,6 +132,33 @@ fn about(
             build.id
         ),
     }
+}
+
+fn about_problem(
+    text: &mut String,
+    host: &str,
+    problem: &Problem,
+    notice: &Notice,
+) -> std::fmt::Result {
+    let Problem {
+        id,
+        proof,
+        advice,
+        since,
+        ..
+    } = problem;
+    let since = since.strftime("%Y-%m-%d %H:%M UTC");
+    writeln!(text, "{}.\n", line(id.kind().meaning))?;
+    writeln!(text, "Problem:  {}", line(&subject(notice)))?;
+    writeln!(text, "Host:     {host}")?;
+    writeln!(text, "Evidence: {}", line(proof))?;
+    writeln!(text, "Since:    {since}")?;
+    if notice.kind == NotifyKind::ProblemEnded {
+        let end = notice.timestamp.strftime("%Y-%m-%d %H:%M UTC");
+        return writeln!(text, "Ended:    {end}");
+    }
+    writeln!(text, "Advice:   {}", line(advice))?;
+    writeln!(text, "\n`buildhost doctor` on the host tells more.")
 }
 
 /// Returns text as one line that is shown as it is.
@@ -182,8 +220,64 @@ mod tests {
                     since: second(1_770_000_000),
                 }),
                 build: Some(Box::new(build)),
+                problem: None,
             },
         }
+    }
+
+    #[test]
+    fn a_person_reads_which_problem_began_and_that_it_ended() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let mut notice = notice("");
+        notice.kind = NotifyKind::ProblemBegan;
+        notice.data = NoticeData {
+            rule: "team".parse().unwrap(),
+            before: None,
+            build: None,
+            problem: Some(Problem {
+                id: config::doctor::Id::LowSpace,
+                subject: "/volume".to_owned(),
+                proof: "3 MiB are free".to_owned(),
+                advice: "delete machines".to_owned(),
+                since: second(1_780_000_000),
+            }),
+        };
+        let sender = Sender {
+            host: "build1",
+            from: None,
+            link: None,
+        };
+        let text =
+            |notice: &Notice| message(&sender, &["a@example.org".to_owned()], "msg_1", notice, &[]);
+        let began = text(&notice);
+        assert!(
+            began.contains("\nSubject: [build1] low-space /volume\n"),
+            "{began}"
+        );
+        let (_, body) = began.split_once("\n\n").unwrap();
+        let expected = "\
+the free space is below the reserve; nothing starts.
+
+Problem:  low-space /volume
+Host:     build1
+Evidence: 3 MiB are free
+Since:    2026-05-28 20:26 UTC
+Advice:   delete machines
+
+`buildhost doctor` on the host tells more.
+";
+        assert_eq!(body, expected);
+        notice.kind = NotifyKind::ProblemEnded;
+        notice.timestamp = second(1_780_000_600);
+        let ended = text(&notice);
+        assert!(
+            ended.contains("\nSubject: [build1] ended: low-space /volume\n"),
+            "{ended}"
+        );
+        assert!(
+            ended.ends_with("\nEnded:    2026-05-28 20:36 UTC\n"),
+            "{ended}"
+        );
     }
 
     fn text(message: &str, errors: &[String]) -> String {

@@ -213,6 +213,33 @@ impl Records {
         settle.await.map(drop)
     }
 
+    /// Settles all open leases of a controller, and returns the number of them. Settles none and returns
+    /// `None` if the build of one has not ended.
+    ///
+    /// # Errors
+    /// The records cannot be written.
+    pub async fn settle_leases_of(
+        &self,
+        controller: ControllerName,
+        answer: String,
+        now: Timestamp,
+    ) -> Result<Option<usize>, RecordsError> {
+        let settle = self.database.write(move |transaction| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM leases JOIN builds ON builds.id = leases.build
+                       WHERE leases.controller = ?1 AND settled IS NULL AND state <> 'finished')";
+            let mut select = transaction.prepare_cached(sql)?;
+            if select.query_row([controller.as_str()], |row| row.get(0))? {
+                return Ok(None);
+            }
+            let sql = "UPDATE leases SET settled = ?3, answer = ?2, failure = ''
+                       WHERE controller = ?1 AND settled IS NULL";
+            let values = params![controller.as_str(), answer, time(now)];
+            let settled = transaction.prepare_cached(sql)?.execute(values)?;
+            Ok(Some(settled))
+        });
+        settle.await
+    }
+
     /// Returns the number of leases of each controller that has some.
     ///
     /// # Errors

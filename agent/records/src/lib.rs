@@ -28,6 +28,7 @@ mod integrity;
 mod leases;
 mod list;
 mod notifications;
+mod problems;
 mod revision_counts;
 mod schedules;
 

@@ -8,8 +8,9 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 21] = [
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 22] = [
     v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18, v19, v20, v21,
+    v22,
 ];
 
 /// Migrates a database of version `from` to the newest in one transaction.
@@ -286,6 +287,37 @@ fn v21(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             failures INTEGER NOT NULL DEFAULT 0,
             failure  TEXT NOT NULL DEFAULT '',
             PRIMARY KEY (feed, build)
+         ) STRICT, WITHOUT ROWID;",
+    )
+}
+
+/// Adds the problems of the host that were told; a notification about one has no build.
+fn v22(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE told (
+            number   INTEGER PRIMARY KEY AUTOINCREMENT,
+            id       TEXT NOT NULL UNIQUE,
+            rule     TEXT NOT NULL,
+            build    INTEGER,
+            content  TEXT NOT NULL,
+            created  TEXT NOT NULL,
+            failures INTEGER NOT NULL DEFAULT 0,
+            failure  TEXT NOT NULL DEFAULT '',
+            settled  TEXT,
+            given_up INTEGER NOT NULL DEFAULT 0,
+            UNIQUE (rule, build)
+         ) STRICT;
+         INSERT INTO told SELECT number, id, rule, build, content, created, failures, failure,
+            settled, given_up FROM notifications ORDER BY number;
+         DROP TABLE notifications;
+         ALTER TABLE told RENAME TO notifications;
+         CREATE INDEX notifications_open ON notifications (rule, number) WHERE settled IS NULL;
+         CREATE TABLE told_problems (
+            rule    TEXT NOT NULL,
+            problem TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            content TEXT NOT NULL,
+            PRIMARY KEY (rule, problem, subject)
          ) STRICT, WITHOUT ROWID;",
     )
 }

@@ -2,10 +2,10 @@
 //! is to be told about it are recorded in one transaction, so that each end is told of exactly as the
 //! rules say, however often the agent is killed.
 
-use config::NotifyName;
 use config::builds::Build;
 use config::notify::{Notice, NoticeData, PackageState, decide, verdict};
 use config::settings::NotifyRules;
+use config::{BuildId, NotifyName};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -204,17 +204,15 @@ pub(super) fn record_end(
                 rule: rule.name.clone(),
                 before,
                 build: Some(Box::new(build.clone())),
+                problem: None,
             };
             let timestamp = since;
-            insert(
-                transaction,
-                build,
-                &Notice {
-                    kind,
-                    timestamp,
-                    data,
-                },
-            )?;
+            let notice = Notice {
+                kind,
+                timestamp,
+                data,
+            };
+            insert(transaction, Some(build.id), &notice)?;
         }
     }
     Ok(())
@@ -235,14 +233,19 @@ fn package_state(
         .optional()
 }
 
-fn insert(transaction: &Transaction<'_>, build: &Build, notice: &Notice) -> rusqlite::Result<()> {
+/// Adds a notification, about a build if one is given.
+pub(super) fn insert(
+    transaction: &Transaction<'_>,
+    build: Option<BuildId>,
+    notice: &Notice,
+) -> rusqlite::Result<()> {
     let rule = notice.data.rule.as_str();
     let sql = "INSERT OR IGNORE INTO notifications (id, rule, build, content, created)
                VALUES ('msg_' || lower(hex(randomblob(16))), ?1, ?2, ?3, ?4)";
     let created = time(notice.timestamp);
     transaction.prepare_cached(sql)?.execute(params![
         rule,
-        key(build.id),
+        build.map(key),
         json(notice)?,
         created
     ])?;

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use ::controllers::farm::FarmError;
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::Json;
 use config::ControllerName;
-use config::controllers::{ControllerStatus, Enrolment};
+use config::controllers::{ControllerStatus, Enrolment, ForgetRequest, Forgotten};
+use tracing::info;
 
+use super::auth::Caller;
 use super::error::ApiError;
 use crate::triggers::controllers;
 use crate::triggers::controllers::farm::EnrolError;
+use crate::triggers::controllers::forget::ForgetError;
 use state::AgentState;
 
 /// The form of an enrolment, for callers who have sent something else.
@@ -25,6 +28,18 @@ impl From<EnrolError> for ApiError {
             EnrolError::Farm(FarmError::Unavailable { .. }) => Self::bad_gateway(error.to_string()),
             EnrolError::Farm(_) => Self::conflict(error.to_string()),
             EnrolError::Key(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<ForgetError> for ApiError {
+    fn from(error: ForgetError) -> Self {
+        match &error {
+            ForgetError::Unknown(_) => Self::not_found(error.to_string()),
+            ForgetError::Configured(_) | ForgetError::Unfinished(_) => {
+                Self::conflict(error.to_string())
+            }
+            ForgetError::Records(_) => Self::internal(&error),
         }
     }
 }
@@ -52,4 +67,19 @@ pub(super) async fn enrol(
     found
         .map(Json)
         .ok_or_else(|| EnrolError::Unknown(name).into())
+}
+
+/// Gives up the open leases of a controller that the settings do not name.
+pub(super) async fn forget(
+    State(agent): State<Arc<AgentState>>,
+    Extension(caller): Extension<Caller>,
+    name: Result<Path<ControllerName>, PathRejection>,
+    request: Result<Json<ForgetRequest>, JsonRejection>,
+) -> Result<Json<Forgotten>, ApiError> {
+    let (Path(name), Json(ForgetRequest { dry_run })) = (name?, request?);
+    let forgotten = controllers::forget::forget(&agent, &name, dry_run).await?;
+    if !dry_run {
+        info!(controller = %name, by = %caller.submitter, "the leases of a controller were given up");
+    }
+    Ok(Json(forgotten))
 }

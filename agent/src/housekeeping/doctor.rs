@@ -5,6 +5,7 @@
 mod examine;
 mod inspect;
 mod inventory;
+mod problems;
 mod repair;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub use inspect::{inspect, planned_deletions};
 pub use inventory::{
     CacheFacts, ControllerFacts, Group, Guest, Inventory, Network, Recorded, Records,
 };
+pub(crate) use problems::{Problems, problems};
 pub use repair::repair;
 
 /// A repair.

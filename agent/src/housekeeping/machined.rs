@@ -11,6 +11,7 @@ use machined::{Bus, BusError};
 use session::GuestInScope;
 use state::{AgentState, CancelAnswer};
 use sys::blocking::blocking;
+use sys::error_report::chain;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -29,6 +30,7 @@ pub async fn run(agent: Arc<AgentState>) {
         if let Err(error) = serve(&agent).await {
             let error = &error as &dyn Error;
             debug!(error, "no contact with systemd and machined");
+            *agent.machined_fault.lock() = Some(chain(error));
         }
         tokio::select! {
             () = agent.stopping.cancelled() => {}
@@ -46,7 +48,7 @@ async fn serve(agent: &Arc<AgentState>) -> Result<(), BusError> {
     loop {
         tokio::select! {
             () = agent.stopping.cancelled() => return Ok(()),
-            () = agent.guests.started.notified() => register(&bus, &guests(agent).await).await?,
+            () = agent.guests.started.notified() => register(agent, &bus, &guests(agent).await).await?,
             () = sleep(LOOK) => look(agent, &bus).await?,
             unit = jobs.next() => match unit {
                 Some(unit) => end_stopped(agent, &bus, &unit).await?,
@@ -64,15 +66,17 @@ async fn guests(agent: &Arc<AgentState>) -> Vec<GuestInScope> {
 /// Looks at all guests.
 async fn look(agent: &Arc<AgentState>, bus: &Bus) -> Result<(), BusError> {
     let guests = guests(agent).await;
-    register(bus, &guests).await?;
+    register(agent, bus, &guests).await?;
     for guest in &guests {
         end_if_stopped(agent, bus, guest).await?;
     }
     bus.forget_failed(&agent.guests.network_name("")).await
 }
 
-/// Registers the guests that are not registered. A refusal leaves the others alone.
-async fn register(bus: &Bus, guests: &[GuestInScope]) -> Result<(), BusError> {
+/// Registers the guests that are not registered. A refusal leaves the others alone, and is noted for the
+/// doctor.
+async fn register(agent: &AgentState, bus: &Bus, guests: &[GuestInScope]) -> Result<(), BusError> {
+    let mut fault = None;
     for guest in guests {
         let registered = bus
             .register(&machined::Guest {
@@ -89,9 +93,11 @@ async fn register(bus: &Bus, guests: &[GuestInScope]) -> Result<(), BusError> {
             Err(error) => {
                 let error = &error as &dyn Error;
                 debug!(error, guest = %guest.tag, "machined does not register a guest");
+                fault = Some(format!("guest {}: {}", guest.tag, chain(error)));
             }
         }
     }
+    *agent.machined_fault.lock() = fault;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod asking;
 pub(crate) mod farm;
+pub(crate) mod forget;
 mod job_logs;
 mod leases;
 mod offering;
@@ -145,6 +146,7 @@ pub(crate) async fn describe(agent: &AgentState) -> Result<Vec<ControllerStatus>
                     failure: lease.failure.clone(),
                 })
                 .collect(),
+            coordinators: farm::coordinators(agent, rules),
         })
     };
     let settings = agent.settings();

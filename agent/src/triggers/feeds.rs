@@ -5,6 +5,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::builds::Build;
 use config::feeds::{FeedRebuilt, FeedStatus};
@@ -20,6 +21,7 @@ use state::AgentState;
 use state::paths::ARTIFACTS;
 use sys::blocking::blocking;
 use sys::error_report::chain;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::outbox;
@@ -29,17 +31,33 @@ mod status;
 /// The number of builds that are published together.
 const BUILDS_MAX: u32 = 100;
 
-/// Publishes the packages of all feeds until the agent stops.
-pub fn run(agent: &Arc<AgentState>) {
+/// The time between two looks at the age of packages.
+pub const EXPIRY: Duration = Duration::from_hours(1);
+
+/// Publishes the packages of all feeds until the agent stops, and removes those that are too old at each
+/// `expiry`.
+pub fn run(agent: &Arc<AgentState>, expiry: Duration) {
     for rules in &agent.settings().feeds {
-        let (agent, rules) = (Arc::clone(agent), rules.clone());
-        tokio::spawn(async move { serve(&agent, &rules).await });
+        let (shared, own) = (Arc::clone(agent), rules.clone());
+        tokio::spawn(async move {
+            settle(&own).await;
+            tokio::join!(serve(&shared, &own), expire(&shared, &own, expiry));
+        });
+    }
+}
+
+/// Removes the packages of a feed that are too old, and the files that no client reads any more.
+async fn expire(agent: &Arc<AgentState>, rules: &FeedRules, expiry: Duration) {
+    loop {
+        tokio::select! {
+            () = agent.stopping.cancelled() => return,
+            () = sleep(expiry) => settle(rules).await,
+        }
     }
 }
 
 /// Publishes the packages of a feed. After a failure the rest waits: it would fail as well.
 async fn serve(agent: &Arc<AgentState>, rules: &FeedRules) {
-    resume(rules).await;
     let deliver = || async {
         round(agent, rules).await.unwrap_or_else(|error| {
             let error = &error as &dyn Error;
@@ -50,10 +68,11 @@ async fn serve(agent: &Arc<AgentState>, rules: &FeedRules) {
     outbox::run(agent, deliver).await;
 }
 
-/// Completes what a killed agent has left, and signs again if the keys have changed.
-async fn resume(rules: &FeedRules) {
+/// Publishes nothing new: completes what a killed agent has left, signs again if the keys have changed, and
+/// removes packages that are too old.
+async fn settle(rules: &FeedRules) {
     let rules = rules.clone();
-    let resume = move || {
+    let settle = move || {
         let machines = match machines(&rules) {
             Ok(machines) => machines,
             Err(error) => {
@@ -63,13 +82,16 @@ async fn resume(rules: &FeedRules) {
             }
         };
         for machine in machines {
-            if let Err(error) = publish(&rules, &machine, Vec::new()) {
-                let error = &error as &dyn Error;
-                warn!(feed = %rules.name, %machine, error, "cannot use a repository of the feed");
+            match publish(&rules, &machine, Vec::new()) {
+                Ok(published) => report(&rules, &machine, &published),
+                Err(error) => {
+                    let error = &error as &dyn Error;
+                    warn!(feed = %rules.name, %machine, error, "cannot use a repository of the feed");
+                }
             }
         }
     };
-    blocking(resume).await;
+    blocking(settle).await;
 }
 
 /// Publishes what waits. Returns the number of failures if an attempt has failed.
@@ -133,6 +155,10 @@ fn report(rules: &FeedRules, machine: &MachineName, published: &Published) {
     let (generation, packages) = (published.generation, published.added.len());
     if packages > 0 {
         info!(feed = %rules.name, %machine, generation, packages, "published packages");
+    }
+    let expired = published.expired;
+    if expired > 0 {
+        info!(feed = %rules.name, %machine, generation, expired, "removed packages from a feed");
     }
 }
 

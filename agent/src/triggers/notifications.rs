@@ -129,6 +129,7 @@ pub(crate) async fn test(agent: &Arc<AgentState>, rules: &NotifyRules) -> Notify
             rule: rules.name.clone(),
             before: None,
             build: None,
+            problem: None,
         },
     };
     let id = format!("test_{:016x}", draw());
@@ -163,12 +164,14 @@ fn status(rules: &NotifyRules, counts: NotifyCounts) -> NotifyStatus {
         NotifyOn::Change => "change",
         NotifyOn::Failure => "failure",
         NotifyOn::Always => "always",
+        NotifyOn::Never => "never",
     };
     NotifyStatus {
         name: rules.name.clone(),
         kind: kind.to_owned(),
         to,
         on: on.to_owned(),
+        problems: rules.problems.clone(),
         delivered: counts.delivered,
         waiting: counts.waiting,
         given_up: counts.given_up,

@@ -94,6 +94,9 @@ pub struct AgentState {
     pub restores: RestoreHistory,
     /// The contacts with controllers.
     pub contacts: Contacts,
+    /// The reason for which guests are not registered with machined; `None` if they are, and on a host
+    /// without machined.
+    pub machined_fault: Mutex<Option<String>>,
     /// The deadlines of builds with guards.
     pub lease_deadlines: LeaseDeadlines,
     /// The schedules whose projects are being resolved.
@@ -174,6 +177,7 @@ impl AgentState {
             ready: ReadyPool::default(),
             restores: RestoreHistory::default(),
             contacts: Contacts::default(),
+            machined_fault: Mutex::default(),
             lease_deadlines: LeaseDeadlines::default(),
             resolving: Mutex::default(),
             status: watch::Sender::default(),

@@ -3,23 +3,26 @@
 use std::collections::BTreeMap;
 
 use config::ControllerName;
-use config::controllers::Contact;
+use config::controllers::{Contact, Coordinator};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
 /// The contacts with controllers, by their names.
 #[derive(Debug, Default)]
-pub struct Contacts(Mutex<BTreeMap<ControllerName, Contact>>);
+pub struct Contacts {
+    contacts: Mutex<BTreeMap<ControllerName, Contact>>,
+    coordinators: Mutex<BTreeMap<ControllerName, Vec<Coordinator>>>,
+}
 
 impl Contacts {
     /// Returns the contact with a controller.
     pub fn get(&self, name: &ControllerName) -> Contact {
-        self.0.lock().get(name).cloned().unwrap_or_default()
+        self.contacts.lock().get(name).cloned().unwrap_or_default()
     }
 
     /// Notes that a controller has answered. Returns true if it had failed before.
     pub fn answered(&self, name: &ControllerName, now: Timestamp) -> bool {
-        let mut contacts = self.0.lock();
+        let mut contacts = self.contacts.lock();
         let contact = contacts.entry(name.clone()).or_default();
         contact.answered = Some(now);
         contact.failure.clear();
@@ -28,7 +31,7 @@ impl Contacts {
 
     /// Notes that a request to a controller has failed. Returns true if that is new.
     pub fn failed(&self, name: &ControllerName, failure: &str, now: Timestamp) -> bool {
-        let mut contacts = self.0.lock();
+        let mut contacts = self.contacts.lock();
         let contact = contacts.entry(name.clone()).or_default();
         contact.failing_since.get_or_insert(now);
         let is_new = contact.failure != failure;
@@ -36,9 +39,23 @@ impl Contacts {
         is_new
     }
 
+    /// Returns the coordinators of a farm; none before the first request to it.
+    pub fn coordinators(&self, name: &ControllerName) -> Vec<Coordinator> {
+        self.coordinators
+            .lock()
+            .get(name)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Notes the state of the coordinators of a farm.
+    pub fn note_coordinators(&self, name: &ControllerName, coordinators: Vec<Coordinator>) {
+        self.coordinators.lock().insert(name.clone(), coordinators);
+    }
+
     /// Notes the reason for which a controller is not asked; an empty one if it is.
     pub fn not_asked(&self, name: &ControllerName, reason: &str) {
-        let mut contacts = self.0.lock();
+        let mut contacts = self.contacts.lock();
         let contact = contacts.entry(name.clone()).or_default();
         reason.clone_into(&mut contact.not_asked);
     }
@@ -46,7 +63,7 @@ impl Contacts {
     /// Notes the sentences about machines that are not as a farm has published them. Returns those that
     /// are new.
     pub fn unlike(&self, name: &ControllerName, unlike: Vec<String>) -> Vec<String> {
-        let mut contacts = self.0.lock();
+        let mut contacts = self.contacts.lock();
         let contact = contacts.entry(name.clone()).or_default();
         let last = std::mem::replace(&mut contact.unlike, unlike.clone());
         let is_new = |it: &String| !last.contains(it);

@@ -102,6 +102,8 @@ pub enum LeaseEnd {
     Withdrawn(String),
     /// Its lease is given back without a result, for this reason.
     Revoked(String),
+    /// Its controller was forgotten.
+    Forgotten,
 }
 
 impl LeaseEnd {
@@ -109,7 +111,7 @@ impl LeaseEnd {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Interrupted(_) | Self::Revoked(_) => Outcome::Interrupt,
-            Self::Expired | Self::Withdrawn(_) => Outcome::Abort,
+            Self::Expired | Self::Withdrawn(_) | Self::Forgotten => Outcome::Abort,
         }
     }
 }
@@ -126,6 +128,9 @@ impl fmt::Display for LeaseEnd {
             ),
             Self::Withdrawn(reason) => write!(f, "its controller has ended it: {reason}"),
             Self::Revoked(reason) => write!(f, "its lease is given back: {reason}"),
+            Self::Forgotten => f.write_str(
+                "its controller, which the settings do not name, was forgotten (`buildhost controllers forget`)",
+            ),
         }
     }
 }

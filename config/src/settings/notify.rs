@@ -7,6 +7,7 @@ use super::caches::{matches, patterns};
 use super::controllers::is_url;
 use super::reader::Reader;
 use crate::builds::Build;
+use crate::doctor::{Id, PROBLEMS};
 use crate::names::NotifyName;
 
 /// The ends of builds that a rule is about.
@@ -18,6 +19,8 @@ pub enum NotifyOn {
     Failure,
     /// Each end.
     Always,
+    /// None.
+    Never,
 }
 
 /// The recipient of notifications.
@@ -56,6 +59,8 @@ pub struct NotifyRules {
     pub submitters: Vec<String>,
     /// The patterns of the projects. A build without a project matches only `*`.
     pub projects: Vec<String>,
+    /// The patterns of the problems of the host that are told as well.
+    pub problems: Vec<String>,
     /// The beginning of the address of a build's page.
     pub link: Option<String>,
     /// The limit for a request or for the mail program.
@@ -73,6 +78,11 @@ impl NotifyRules {
             && matches(&self.submitters, &build.submitter.to_string())
             && matches(&self.projects, project)
     }
+
+    /// Returns true if the rule is about a problem of the host.
+    pub fn concerns_problem(&self, id: Id) -> bool {
+        matches(&self.problems, id.kind().name)
+    }
 }
 
 /// Reads the rules.
@@ -88,8 +98,16 @@ fn rule(reader: &mut Reader<'_>, name: Option<NotifyName>) -> Option<NotifyRules
             ("change", NotifyOn::Change),
             ("failure", NotifyOn::Failure),
             ("always", NotifyOn::Always),
+            ("never", NotifyOn::Never),
         ],
     );
+    let problems = problems(reader);
+    if on == NotifyOn::Never && problems.is_empty() {
+        reader.fault(
+            "notify.problems",
+            "a rule that is about no builds (`on = \"never\"`) needs problems of the host",
+        );
+    }
     let link = reader.optional_text("notify.link", |text| {
         is_url(text)
             .then_some(())
@@ -103,11 +121,27 @@ fn rule(reader: &mut Reader<'_>, name: Option<NotifyName>) -> Option<NotifyRules
         projects: patterns(reader, "notify.projects"),
         request_max: reader.seconds("notify.request_seconds_max", 30),
         give_up: Duration::from_hours(hours(reader)),
+        problems,
         name: name?,
         recipient: recipient?,
         on,
         link,
     })
+}
+
+/// Reads the patterns of problems. Each must match one at least, so that a slip of the pen is found.
+fn problems(reader: &mut Reader<'_>) -> Vec<String> {
+    let expected = format!(
+        "patterns of {}",
+        PROBLEMS.map(|id| format!("`{id}`")).join(", ")
+    );
+    let read = |text: &str| {
+        let pattern = [text.to_owned()];
+        let is_known = PROBLEMS.iter().any(|id| matches(&pattern, id.kind().name));
+        is_known.then(|| text.to_owned())
+    };
+    let given = reader.optional_list("notify.problems", &expected, read);
+    given.unwrap_or_default()
 }
 
 fn recipient(reader: &mut Reader<'_>) -> Option<Recipient> {
@@ -198,7 +232,8 @@ name = \"a\"
 [[notify]]
 name = \"../x\"
 webhook = \"ftp://x\"
-on = \"never\"
+on = \"sometimes\"
+problems = [\"low-*\", \"no-disk\"]
 
 [[notify]]
 name = \"b\"
@@ -208,6 +243,11 @@ mail = [\"b@x\"]
 [[notify]]
 name = \"c\"
 mail = [\"Bcc: x@y\"]
+
+[[notify]]
+name = \"d\"
+mail = [\"d@x\"]
+on = \"never\"
 ";
         insta::assert_snapshot!(faults(text));
         for bad in [

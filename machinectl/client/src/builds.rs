@@ -9,8 +9,8 @@ use config::builds::{Build, Fork, ListQuery, LogTime, Request};
 use config::task::Digest;
 use config::{BuildId, FileName};
 
-use crate::http::segment;
 use crate::{Client, Created, Result};
+use config::uri::percent_encode;
 
 /// An output of a build.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Client {
         name: &FileName,
         sink: &mut impl Write,
     ) -> Result<u64> {
-        let name = segment(name.as_str());
+        let name = percent_encode(name.as_str());
         self.copy(&format!("builds/{id}/artifacts/{name}"), sink)
     }
 

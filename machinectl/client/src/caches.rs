@@ -3,8 +3,8 @@
 use config::CacheName;
 use config::cache::{Cache, CacheContent, Deleted, ENTRIES_MAX, EntryFilter, PruneRequest};
 
-use crate::http::segment;
 use crate::{Client, Result};
+use config::uri::percent_encode;
 
 impl Client {
     /// Returns the caches.
@@ -24,7 +24,7 @@ impl Client {
     }
 
     fn page(&self, name: &CacheName, prefix: &str, after: &str) -> Result<CacheContent> {
-        let (prefix, after) = (segment(prefix), segment(after));
+        let (prefix, after) = (percent_encode(prefix), percent_encode(after));
         let query = format!("prefix={prefix}&after={after}&limit={ENTRIES_MAX}");
         self.get(&format!("caches/{name}?{query}"))
     }
@@ -38,7 +38,7 @@ impl Client {
     pub fn delete_cache_entries(&self, name: &CacheName, filter: &EntryFilter) -> Result<Deleted> {
         let mut query = format!(
             "prefix={}&dry_run={}",
-            segment(&filter.prefix),
+            percent_encode(&filter.prefix),
             filter.dry_run
         );
         if let Some(build) = filter.build {

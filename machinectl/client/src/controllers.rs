@@ -1,7 +1,7 @@
 //! Controllers.
 
 use config::ControllerName;
-use config::controllers::{ControllerStatus, Enrolment};
+use config::controllers::{ControllerStatus, Enrolment, ForgetRequest, Forgotten};
 
 use crate::{Client, Result};
 
@@ -9,6 +9,15 @@ impl Client {
     /// Returns the controllers, in the order of the settings.
     pub fn controllers(&self) -> Result<Vec<ControllerStatus>> {
         self.get("controllers")
+    }
+
+    /// Gives up the open leases of a controller that the settings do not name, or says what would be.
+    pub fn forget_controller(
+        &self,
+        name: &ControllerName,
+        request: ForgetRequest,
+    ) -> Result<Forgotten> {
+        self.post(&format!("controllers/{name}/forget"), &request)
     }
 
     /// Enrols the host in a farm, and returns the state of that controller.

@@ -15,8 +15,8 @@ use farm_core::view::{
 use farm_core::windows::{WindowId, WindowRequest};
 use serde::Deserialize;
 
-use crate::http::segment;
 use crate::{Client, Created, Result};
+use config::uri::percent_encode;
 
 /// The answer to the offer of a source.
 #[derive(Debug, Deserialize)]
@@ -132,23 +132,23 @@ impl Client {
 
     /// Returns a host of the farm.
     pub fn farm_host(&self, name: &str) -> Result<HostView> {
-        self.get(&format!("hosts/{}", segment(name)))
+        self.get(&format!("hosts/{}", percent_encode(name)))
     }
 
     /// Stops or permits new builds on a host of the farm.
     pub fn farm_drain(&self, name: &str, is_drained: bool) -> Result<()> {
         let verb = if is_drained { "drain" } else { "undrain" };
-        self.command(&format!("hosts/{}/{verb}", segment(name)), &())
+        self.command(&format!("hosts/{}/{verb}", percent_encode(name)), &())
     }
 
     /// Adds a maintenance window to a host of the farm.
     pub fn farm_add_window(&self, name: &str, window: &WindowRequest) -> Result<()> {
-        self.command(&format!("hosts/{}/windows", segment(name)), window)
+        self.command(&format!("hosts/{}/windows", percent_encode(name)), window)
     }
 
     /// Takes a maintenance window of a host of the farm away.
     pub fn farm_remove_window(&self, name: &str, id: WindowId) -> Result<()> {
-        self.delete(&format!("hosts/{}/windows/{}", segment(name), id.0))
+        self.delete(&format!("hosts/{}/windows/{}", percent_encode(name), id.0))
     }
 
     /// Returns the machines of the farm.

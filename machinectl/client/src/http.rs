@@ -16,7 +16,6 @@ use hyper::http::request::Builder;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy;
 use hyper_util::rt::TokioExecutor;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
@@ -31,13 +30,6 @@ pub(crate) use body::{Body, boxed};
 
 /// The size of a document that is read into memory.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
-/// The characters of a path's segment that are encoded: all but the unreserved ones of
-/// RFC 3986.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 
 /// An HTTP client of one agent. It works while a future of it runs on a runtime.
 #[derive(Debug)]
@@ -303,18 +295,12 @@ impl Client {
     }
 }
 
-/// Returns a name as one segment of a path.
-pub(crate) fn segment(name: &str) -> String {
-    utf8_percent_encode(name, ENCODED).to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use config::uri::percent_encode;
     use hyper::Uri;
     use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
-
-    use super::*;
 
     proptest! {
         #[test]
@@ -322,7 +308,7 @@ mod tests {
             let Ok(name) = name.parse::<config::FileName>() else {
                 return Ok(());
             };
-            let address = format!("http://agent/api/v1/builds/1/artifacts/{}", segment(name.as_str()));
+            let address = format!("http://agent/api/v1/builds/1/artifacts/{}", percent_encode(name.as_str()));
             let address: Uri = address.parse().unwrap();
             let last = address.path().rsplit('/').next().unwrap();
             prop_assert_eq!(percent_decode_str(last).decode_utf8().unwrap(), name.as_str());

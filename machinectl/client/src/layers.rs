@@ -6,8 +6,8 @@ use config::layers::{
 };
 use config::{LayerName, ReleaseName};
 
-use crate::http::segment;
 use crate::{Client, Created, Result};
+use config::uri::percent_encode;
 
 impl Client {
     /// Returns all releases.
@@ -72,7 +72,7 @@ impl Client {
 }
 
 fn layer_path(name: &LayerName, release: Option<&ReleaseName>) -> String {
-    let release = release.map(|release| segment(release.as_str()));
+    let release = release.map(|release| percent_encode(release.as_str()));
     let query = release.map_or_else(String::new, |release| format!("?release={release}"));
     format!("layers/{name}{query}")
 }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use config::ControllerName;
-use config::controllers::Enrolment;
+use config::controllers::{ControllerStatus, Enrolment};
 
 use crate::exit_code::{ExitStatus, Failure};
-use crate::options::GlobalOptions;
+use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
 
 /// The longest token that is read, in bytes.
@@ -22,6 +22,8 @@ pub(crate) struct Enrol {
     /// The file with the token that `buildhost-farm invite` has printed; `-` for the standard input
     #[arg(long, value_name = "FILE")]
     token: PathBuf,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 pub(super) fn run(
@@ -29,14 +31,41 @@ pub(super) fn run(
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
-    let Enrol { name, token } = arguments;
-    let token = read_token(token)?;
-    let controller = options.client()?.enrol(name, &Enrolment { token })?;
+    let Enrol {
+        name,
+        token,
+        dry_run,
+    } = arguments;
+    let (client, token) = (options.client()?, read_token(token)?);
+    if dry_run.enabled {
+        return plan(&client.controllers()?, name, output);
+    }
+    let controller = client.enrol(name, &Enrolment { token })?;
     if output.is_json() {
         return output.print_json(&controller);
     }
     output.status(format!("enrolled in farm {name}, {}", controller.url));
     Ok(())
+}
+
+/// Prints what an enrolment would do. The token is not sent: it may be used once.
+fn plan(
+    controllers: &[ControllerStatus],
+    name: &ControllerName,
+    output: &Output,
+) -> Result<(), Failure> {
+    let is_farm = |it: &&ControllerStatus| it.name == *name && it.protocol == "farm";
+    let Some(farm) = controllers.iter().find(is_farm) else {
+        let text = format!(
+            "the settings have no [[controllers]] with `name = \"{name}\"` and `kind = \"farm\"`; \
+             add it and restart the agent"
+        );
+        return Err(Failure::new(ExitStatus::NotFound, text));
+    };
+    let url = &farm.url;
+    output.plan(format_args!(
+        "enrol this host in farm {name}, {url}, with a key of its own"
+    ))
 }
 
 fn read_token(path: &Path) -> Result<String, Failure> {

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use config::controllers::{Coordinator, without_password};
 use config::settings::{ControllerRules, FarmRules};
 use farm_core::Terms;
 use farm_core::messages::{Poll, PollAnswer, Release, Report};
+use jiff::Timestamp;
 use reqwest_tls::{
     Certificate, Client as Http, ClientBuilder, RequestBuilder, Response, StatusCode,
 };
@@ -81,6 +84,8 @@ pub struct Client {
     pub(super) http: Http,
     urls: Vec<String>,
     current: AtomicUsize,
+    /// The contact with each coordinator, in the order of the addresses.
+    contacts: Mutex<Vec<Coordinator>>,
 }
 
 impl Client {
@@ -113,6 +118,7 @@ impl Client {
             http,
             urls: farm.urls.clone(),
             current: AtomicUsize::new(0),
+            contacts: Mutex::new(unasked(farm)),
         })
     }
 
@@ -122,6 +128,28 @@ impl Client {
         self.urls
             .get(current % self.urls.len().max(1))
             .map_or("", |it| it)
+    }
+
+    /// Returns the coordinators, with the contact with each since this client exists.
+    pub fn contacts(&self) -> Vec<Coordinator> {
+        let (mut all, current) = (self.lock().clone(), self.current.load(Ordering::Relaxed));
+        for (index, coordinator) in all.iter_mut().enumerate() {
+            coordinator.in_use = index == current;
+        }
+        all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Coordinator>> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the contact with the coordinator of an address.
+    fn note(&self, url: &str, change: impl FnOnce(&mut Coordinator)) {
+        if let Some(index) = self.urls.iter().position(|it| it == url)
+            && let Some(contact) = self.lock().get_mut(index)
+        {
+            change(contact);
+        }
     }
 
     /// Returns the number of coordinators.
@@ -256,6 +284,9 @@ impl Client {
             }
         };
         let status = response.status();
+        if status.is_success() || is_final(status) {
+            self.note(url, |it| it.note_answer(Timestamp::now()));
+        }
         if status.is_success() {
             return Ok(response);
         }
@@ -282,11 +313,21 @@ impl Client {
             let next = (current + 1) % self.urls.len();
             self.current.store(next, Ordering::Relaxed);
         }
+        self.note(url, |it| it.note_failure(&reason, Timestamp::now()));
         FarmError::Unavailable {
-            url: config::controllers::without_password(url),
+            url: without_password(url),
             reason,
         }
     }
+}
+
+/// Returns the coordinators of a farm before the first request.
+pub fn unasked(farm: &FarmRules) -> Vec<Coordinator> {
+    let coordinator = |url: &String| Coordinator {
+        url: without_password(url),
+        ..Coordinator::default()
+    };
+    farm.urls.iter().map(coordinator).collect()
 }
 
 const CONFLICT: u16 = StatusCode::CONFLICT.as_u16();

@@ -6,7 +6,7 @@ use config::secrets::SecretValue;
 use serde::{Deserialize, Serialize};
 
 /// A text that no message shows: a token, or an address with one.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Hidden(String);
 
@@ -150,6 +150,13 @@ pub(super) struct Artifacts {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Dependency {
     #[serde(default)]
+    pub(super) id: u64,
+    #[serde(default)]
+    pub(super) name: String,
+    /// The token of that job.
+    #[serde(default)]
+    pub(super) token: Hidden,
+    #[serde(default)]
     pub(super) artifacts_file: Option<ArtifactsFile>,
 }
 
@@ -209,17 +216,12 @@ fn unsupported(job: &Job) -> Option<String> {
     if job.services.iter().flatten().next().is_some() {
         return Some("`services` are not supported: use a machine that has them".to_owned());
     }
-    let mut dependencies = job.dependencies.iter().flatten();
-    let has_file = |it: &Dependency| {
-        it.artifacts_file
-            .as_ref()
-            .is_some_and(|it| it.filename.is_some())
-    };
-    if dependencies.any(has_file) {
-        return Some(
-            "artifacts of other jobs are not supported: set `dependencies: []` or `artifacts: false` in `needs`"
-                .to_owned(),
-        );
+    let mut dependencies = job.with_artifacts();
+    if let Some(other) = dependencies.find(|it| !is_token(it.token.reveal())) {
+        return Some(format!(
+            "the token for the artifacts of {} is unusable",
+            other.name
+        ));
     }
     for artifacts in job.artifacts.iter().flatten() {
         if artifacts.exclude.iter().flatten().next().is_some() {
@@ -246,11 +248,23 @@ impl Job {
         if let Some(password) = password(self.git_info.repo_url.reveal()) {
             values.push(secret(password, "the password of the repository")?);
         }
+        for other in self.with_artifacts() {
+            values.push(secret(other.token.reveal(), "the token of another job")?);
+        }
         let masked = self.variables.iter().filter(|it| it.masked);
         for variable in masked.filter(|it| !it.value.reveal().is_empty()) {
             values.push(secret(variable.value.reveal(), &variable.key)?);
         }
         Ok(values)
+    }
+
+    /// Returns the jobs whose artifacts this one needs.
+    pub(super) fn with_artifacts(&self) -> impl Iterator<Item = &Dependency> {
+        let all = self.dependencies.iter().flatten();
+        all.filter(|it| {
+            let file = it.artifacts_file.as_ref();
+            file.is_some_and(|it| it.filename.is_some())
+        })
     }
 
     /// Returns the time limit of the job; `None` if it has none.
@@ -264,6 +278,12 @@ impl Job {
         let image = self.image.as_ref()?;
         Some(image.name.as_str()).filter(|name| !name.is_empty())
     }
+}
+
+/// Returns true for a token that a script can hand to programs.
+fn is_token(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.~+/=".contains(c);
+    !text.is_empty() && text.chars().all(is_plain)
 }
 
 fn secret(value: &str, name: &str) -> Result<SecretValue, String> {
@@ -340,8 +360,9 @@ pub(super) mod tests {
                 "zip and gzip only",
             ),
             (
-                json!({"dependencies": [{"id": 1, "artifacts_file": {"filename": "a.zip"}}]}),
-                "artifacts of other jobs",
+                json!({"dependencies": [{"id": 1, "name": "x", "token": "a\nb",
+                       "artifacts_file": {"filename": "a.zip"}}]}),
+                "the token for the artifacts of x is unusable",
             ),
             (
                 json!({"variables": [{"key": "SHORT", "value": "abc", "masked": true}]}),
@@ -376,13 +397,15 @@ pub(super) mod tests {
 
     #[test]
     fn tokens_and_masked_variables_are_hidden() {
-        let job = job(&json!({"variables": [
+        let other = json!({"id": 1, "name": "x", "token": "other-token", "artifacts_file": {"filename": "a"}});
+        let job = job(&json!({"dependencies": [other], "variables": [
             {"key": "PASSWORD", "value": "correct horse", "masked": true},
             {"key": "PLACE", "value": "not a secret", "masked": false},
         ]}));
-        let shown = config::secrets::Mask::new(&job.masked().unwrap())
-            .text("job-token-17 gitlab-ci-token:repository-token@ correct horse not a secret");
-        assert_eq!(shown, "*** gitlab-ci-token:***@ *** not a secret");
+        let shown = config::secrets::Mask::new(&job.masked().unwrap()).text(
+            "job-token-17 other-token gitlab-ci-token:repository-token@ correct horse not a secret",
+        );
+        assert_eq!(shown, "*** *** gitlab-ci-token:***@ *** not a secret");
     }
 
     #[test]

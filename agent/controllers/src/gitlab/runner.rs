@@ -35,6 +35,7 @@ struct Terms {
 /// A GitLab as a controller.
 #[derive(Debug)]
 pub struct Gitlab {
+    url: String,
     rules: GitlabRules,
     client: Client,
 }
@@ -57,6 +58,7 @@ impl Gitlab {
             request_max: controller.request_max,
         })?;
         Ok(Self {
+            url: controller.url.clone(),
             rules: rules.clone(),
             client,
         })
@@ -65,7 +67,7 @@ impl Gitlab {
     /// Returns the task of a job, or the reason why it cannot be done here.
     fn task(&self, job: &Job) -> Result<Taken, String> {
         let machine = machine(&self.rules.images, job.image())?;
-        let work = Work::of(job, ROOT)?;
+        let work = Work::of(job, &self.url, ROOT)?;
         if work.masked.len() > MASKED_MAX {
             return Err(format!(
                 "more than {MASKED_MAX} masked variables are not supported"

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::artifacts::{self, condition};
+use super::dependencies;
 use super::job::{Job, JobStep};
 use super::shell::quoted;
 use super::variables::{Value, Variables};
@@ -20,9 +21,9 @@ pub(super) fn exit_code(message: &str) -> Option<u8> {
     message.strip_prefix(FAILED)?.trim().parse().ok()
 }
 
-/// Returns the script of a job whose directories are below `root`. It is run as a file, ends with the
+/// Returns the script of a job of the GitLab at an address, whose directories are below `root`. It is run as a file, ends with the
 /// exit code of the first step that has failed, and puts archives into `$BUILDHOST_OUT`.
-pub(super) fn print(job: &Job, variables: &Variables, root: &str) -> String {
+pub(super) fn print(job: &Job, variables: &Variables, server: &str, root: &str) -> String {
     let mut text = String::from(HEAD);
     let directories = [format!("{root}/project"), format!("{root}/variables")];
     let _ = writeln!(
@@ -38,6 +39,7 @@ pub(super) fn print(job: &Job, variables: &Variables, root: &str) -> String {
     if !matches!(variables.get("GIT_STRATEGY"), Some("none" | "empty")) {
         add_checkout(&mut text, job, variables);
     }
+    dependencies::add(&mut text, job, server, root);
     for step in &job.steps {
         add_step(&mut text, step);
     }

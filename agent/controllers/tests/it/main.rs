@@ -103,7 +103,7 @@ fn a_job_is_taken_once_and_becomes_a_script() {
     assert_eq!(mock.state(), MockJobState::Running);
     assert_eq!(client.request_job(), Ok(None));
     assert_eq!(job.limit(), Some(Duration::from_hours(1)));
-    let work = Work::of(&job, "/buildhost/gitlab").unwrap();
+    let work = Work::of(&job, "http://gitlab", "/buildhost/gitlab").unwrap();
     let script = work.script.reveal();
     assert!(script.contains("'https://bla/dummy.git'"), "{script}");
     assert!(script.contains("export PASSWORD='correct horse'"));
@@ -208,7 +208,7 @@ fn step(host: &Host, key: &JobKey, log: &[u8], work: &Work, progress: &mut Progr
 fn each_step_of_a_report_may_be_that_of_another_agent() {
     let host = Host::start();
     let (_, mock, job) = host.take(|job| job.add_artifact_paths(vec!["out/*".into()]));
-    let work = Work::of(&job, "/buildhost/gitlab").unwrap();
+    let work = Work::of(&job, "http://gitlab", "/buildhost/gitlab").unwrap();
     let log = b"a log of some length\n";
     let mut stored = serde_json::to_string(&Progress::default()).unwrap();
     loop {
@@ -243,7 +243,7 @@ fn a_canceled_job_is_over() {
 fn archives_are_uploaded_before_the_final_state() {
     let host = Host::start();
     let (client, mock, job) = host.take(|job| job.add_artifact_paths(vec!["out/*".into()]));
-    let work = Work::of(&job, "/buildhost/gitlab").unwrap();
+    let work = Work::of(&job, "http://gitlab", "/buildhost/gitlab").unwrap();
     let [archive] = work.archives.as_slice() else {
         panic!("{:?}", work.archives);
     };
@@ -269,6 +269,59 @@ fn archives_are_uploaded_before_the_final_state() {
     assert_eq!(uploaded[0].filename.as_deref(), Some("artifacts.zip"));
     assert_eq!(uploaded[0].artifact_type.as_deref(), Some("archive"));
     assert_eq!(uploaded[0].artifact_format.as_deref(), Some("zip"));
+}
+
+/// A program in the place of `unzip`: the archive is one of tar.
+const UNZIP: &str = "#!/bin/sh\nfor file; do :; done\nexec tar -xf \"$file\"\n";
+
+#[test]
+fn a_job_gets_the_artifacts_of_an_earlier_one() {
+    let host = Host::start();
+    let (client, earlier, job) = host.take(|job| job.add_artifact_paths(vec!["out".into()]));
+    let work = Work::of(&job, "http://gitlab", "/buildhost/gitlab").unwrap();
+    let place = host.place.path();
+    host.file("result", "made earlier");
+    let archive = place.join("archive");
+    let run = |command: &mut std::process::Command| {
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    let mut pack = std::process::Command::new("tar");
+    pack.arg("-cf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(place)
+        .arg("result");
+    assert!(run(&mut pack).0);
+    let sent = client.upload(&job.key, &work.archives[0], &archive);
+    assert!(matches!(sent, Answer::Accepted(_)), "{sent:?}");
+    client.finish(&job.key, FinalState::Success);
+
+    let (_, mock, job) = host.take(|job| {
+        job.add_variable("GIT_STRATEGY".into(), "none".into(), true, false);
+        job.dependency(earlier);
+    });
+    let root = place.join("guest").display().to_string();
+    let work = Work::of(&job, &host.gitlab.uri().to_string(), &root).unwrap();
+    let bin = place.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let unzip = bin.join("unzip");
+    std::fs::write(&unzip, UNZIP).unwrap();
+    std::fs::set_permissions(&unzip, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let script = host.file("script", work.script.reveal());
+    // The step of the job, `make`, fails: there is nothing to make.
+    let mut sh = std::process::Command::new("bash");
+    let (_, text) = run(sh.arg(script).env("PATH", path).env("BUILDHOST_OUT", place));
+    let result = std::fs::read_to_string(place.join("guest/project/result"));
+    assert_eq!(result.unwrap_or_default(), "made earlier", "{text}");
+    let masked = config::secrets::Mask::new(&work.masked);
+    let token = mock.dependencies()[0].token();
+    assert_eq!(masked.text(token), "***");
 }
 
 #[test]

@@ -122,3 +122,35 @@ async fn builds_recorded_before_controllers_have_no_task_of_one() {
     assert_eq!(records.open_leases().await.unwrap(), []);
     assert_eq!(take(&records, "t/1").await.unwrap().id, BuildId(2));
 }
+
+#[tokio::test]
+async fn the_leases_of_a_controller_are_settled_together_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
+    let mut builds = Vec::new();
+    for session in ["t/1", "t/2"] {
+        builds.push(take(&records, session).await.unwrap());
+    }
+    let settle = async |name: &str| {
+        let answer = "given up".to_owned();
+        let settle = records.settle_leases_of(name.parse().unwrap(), answer, Timestamp::UNIX_EPOCH);
+        settle.await.unwrap()
+    };
+    let open = async || records.open_leases().await.unwrap().len();
+    builds[0]
+        .enter(State::Finished, Timestamp::UNIX_EPOCH)
+        .unwrap();
+    records.save(&mut builds[0]).await.unwrap();
+    assert_eq!(settle("ci").await, None, "a build has not ended");
+    assert_eq!(open().await, 2);
+    builds[1]
+        .enter(State::Finished, Timestamp::UNIX_EPOCH)
+        .unwrap();
+    records.save(&mut builds[1]).await.unwrap();
+    assert_eq!(settle("another").await, Some(0));
+    assert_eq!(settle("ci").await, Some(2));
+    assert_eq!(settle("ci").await, Some(0));
+    assert_eq!(open().await, 0);
+    let lease = records.lease(builds[0].id).await.unwrap().unwrap();
+    assert_eq!(lease.answer, "given up");
+}

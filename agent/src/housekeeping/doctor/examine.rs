@@ -36,7 +36,25 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
     examination.controllers();
     examination.feeds();
     examination.hashserv();
+    examination.machined();
     examination.settings();
+    examination.found
+}
+
+/// Returns the findings about the resources of a host, its controllers and feeds, and the leftovers of
+/// guests. They do not depend on the records of builds.
+pub(super) fn examine_running(inventory: &Inventory) -> Vec<Found> {
+    let mut examination = Examination {
+        inventory,
+        found: Vec::new(),
+    };
+    examination.space();
+    examination.pressure();
+    examination.guests();
+    examination.networks();
+    examination.groups();
+    examination.controllers();
+    examination.feeds();
     examination.found
 }
 

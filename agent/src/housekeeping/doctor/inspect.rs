@@ -50,20 +50,10 @@ const SOURCE_AGE_MAX: Duration = Duration::from_hours(24);
 /// # Errors
 /// A directory of the agent cannot be read.
 pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
-    let before = agent.jobs.running();
-    let ready_before = agent.ready.images();
     // Damaged records are a finding of their own.
     let schedules = agent.records.schedules(Page::default()).await;
     let schedules = schedules.unwrap_or_default();
-    let shared = Arc::clone(agent);
-    let mut inventory = blocking(move || read(&shared, schedules)).await?;
-    for jobs in [before, agent.jobs.running()] {
-        inventory
-            .running
-            .extend(jobs.builds.keys().chain(jobs.holds.keys()));
-        inventory.copies.extend(jobs.debug_sessions.keys());
-        inventory.bootstraps |= !jobs.images.is_empty();
-    }
+    let mut inventory = with_jobs(agent, move |agent| read(agent, schedules)).await?;
     // Damaged records are a finding of their own.
     let counts = agent.records.lease_counts().await.unwrap_or_default();
     inventory.unnamed_controllers = controllers::unnamed(agent, &counts);
@@ -78,11 +68,56 @@ pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
         .map(|it| (it.rule, it.given_up, it.failure))
         .collect();
     inventory.feeds = feeds(agent).await;
+    Ok(inventory)
+}
+
+/// Returns the part of the inventory that reads neither the records of builds nor images.
+///
+/// # Errors
+/// A directory of the agent cannot be read.
+pub(super) async fn inspect_running(agent: &Arc<AgentState>) -> io::Result<Inventory> {
+    let mut inventory = with_jobs(agent, read_running).await?;
+    inventory.feeds = feeds(agent).await;
+    Ok(inventory)
+}
+
+/// Reads an inventory, and adds the running jobs.
+async fn with_jobs(
+    agent: &Arc<AgentState>,
+    read: impl FnOnce(&AgentState) -> io::Result<Inventory> + Send + 'static,
+) -> io::Result<Inventory> {
+    let before = agent.jobs.running();
+    let ready_before = agent.ready.images();
+    let shared = Arc::clone(agent);
+    let mut inventory = blocking(move || read(&shared)).await?;
+    for jobs in [before, agent.jobs.running()] {
+        inventory
+            .running
+            .extend(jobs.builds.keys().chain(jobs.holds.keys()));
+        inventory.copies.extend(jobs.debug_sessions.keys());
+        inventory.bootstraps |= !jobs.images.is_empty();
+    }
     let ready = ready_before
         .into_keys()
         .chain(agent.ready.images().into_keys());
     inventory.ready.extend(ready);
     Ok(inventory)
+}
+
+/// Reads the leftovers of guests, and the resources of the host. Blocks.
+fn read_running(agent: &AgentState) -> io::Result<Inventory> {
+    let prefix = format!("{}-", agent.settings().name);
+    Ok(Inventory {
+        guests: guests(agent, &prefix)?,
+        networks: networks(&prefix)?,
+        groups: groups(&prefix),
+        prefix,
+        short: short(agent),
+        pressure_directory: agent.settings().paths.pressure.clone(),
+        high_pressure: high_pressure(agent),
+        controllers: controllers::facts(agent),
+        ..Inventory::default()
+    })
 }
 
 /// Returns the feeds, with the packages that were refused recently.
@@ -98,8 +133,7 @@ async fn feeds(agent: &AgentState) -> Vec<FeedStatus> {
 
 /// Reads everything but the running jobs and the schedules. Blocks.
 fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
-    let prefix = format!("{}-", agent.settings().name);
-    let guests = guests(agent, &prefix)?;
+    let running = read_running(agent)?;
     let directories = sys::file::entries(&agent.paths.builds())?;
     let sources = sources(&agent.paths.sources())?;
     // Read after the listings: a new directory must not seem to lack its record.
@@ -120,18 +154,11 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         .filter(|(path, _)| is_known && !used(path));
     let unused = unused.collect();
     Ok(Inventory {
-        networks: networks(&prefix)?,
-        groups: groups(&prefix),
-        prefix,
-        guests,
         records: records(agent, integrity),
         directories,
         unused,
         sources: agent.paths.sources(),
         open: open_directories(agent),
-        short: short(agent),
-        pressure_directory: agent.settings().paths.pressure.clone(),
-        high_pressure: high_pressure(agent),
         unreported_pressure: unreported_pressure(agent),
         without_firmware: without_firmware(agent),
         failed_bootstraps: bootstraps_with(agent, |image| &image.bootstrap_error),
@@ -139,14 +166,14 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         schedules: without_machine(agent, schedules),
         caches: caches::facts(agent),
         unnamed_caches: agent.caches.unnamed(),
-        controllers: controllers::facts(agent),
         catalog: agent.paths.layers(),
         // Each use of a catalog that cannot be opened fails with the reason.
         unreadable_catalog: agent.catalog.unreadable().unwrap_or_default(),
         hashserv_unmatched: caches::unmatched_of_hashserv(agent),
         open_secrets: settings::open_secrets(agent),
         undeclared: settings::undeclared(agent),
-        ..Inventory::default()
+        machined_fault: agent.machined_fault.lock().clone(),
+        ..running
     })
 }
 

@@ -75,6 +75,8 @@ pub struct Inventory {
     /// The rules whose last notification was given up or fails after others were, each with the
     /// number of those and the failure.
     pub lost_notifications: Vec<(String, u32, String)>,
+    /// The reason for which guests are not registered with machined.
+    pub machined_fault: Option<String>,
     /// The package feeds.
     pub feeds: Vec<FeedStatus>,
     /// The controllers.

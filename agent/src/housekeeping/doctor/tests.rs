@@ -392,6 +392,22 @@ fn controllers_that_fail_or_lack_something_are_reported() {
 }
 
 #[test]
+fn guests_that_machined_refuses_are_a_note() {
+    let inventory = Inventory {
+        machined_fault: Some("guest 7: the name is taken".to_owned()),
+        ..Inventory::default()
+    };
+    let found = examine(&inventory);
+    let [found] = &found[..] else {
+        panic!("{found:?}");
+    };
+    let finding = &found.finding;
+    assert_eq!(finding.id.kind().name, "guests-unregistered");
+    assert_eq!(finding.proof, "guest 7: the name is taken");
+    assert!(found.repair.is_none());
+}
+
+#[test]
 fn an_auxiliary_guest_belongs_to_its_build() {
     let mut inventory = Inventory {
         running: [BuildId(42)].into(),

@@ -18,9 +18,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::controllers::Coordinator;
 use config::settings::{ControllerKind, ControllerRules, FarmRules};
 use controllers::backoff;
-use controllers::farm::{Client, FarmError, FarmKey, KeyError};
+use controllers::farm::{Client, FarmError, FarmKey, KeyError, unasked};
 use farm_core::Terms;
 use jiff::Timestamp;
 use records::RecordsError;
@@ -101,6 +102,15 @@ pub(crate) fn farm_rules(rules: &ControllerRules) -> Option<&FarmRules> {
     }
 }
 
+/// Returns the coordinators of a farm with the contact with each; none of another controller.
+pub(super) fn coordinators(agent: &AgentState, rules: &ControllerRules) -> Vec<Coordinator> {
+    let asked = agent.contacts.coordinators(&rules.name);
+    if !asked.is_empty() {
+        return asked;
+    }
+    farm_rules(rules).map_or_else(Vec::new, unasked)
+}
+
 /// Serves a farm until the agent stops.
 pub(super) async fn run(agent: Arc<AgentState>, farm: Arc<Farm>) {
     let mut failures = 0;
@@ -138,6 +148,9 @@ async fn serve(
 fn note_answer(agent: &AgentState, farm: &Farm, result: RequestResult) {
     let name = &farm.rules.name;
     agent.telemetry.metrics.controllers.request(name, result);
+    agent
+        .contacts
+        .note_coordinators(name, farm.client.contacts());
     if agent.contacts.answered(name, Timestamp::now()) {
         info!(controller = %name, "a farm answers again");
     }
@@ -148,6 +161,9 @@ fn note_failure(agent: &AgentState, farm: &Farm, failure: &(dyn Error + 'static)
     let name = &farm.rules.name;
     let metrics = &agent.telemetry.metrics.controllers;
     metrics.request(name, RequestResult::Failed);
+    agent
+        .contacts
+        .note_coordinators(name, farm.client.contacts());
     let message = sys::error_report::chain(failure);
     if agent.contacts.failed(name, &message, Timestamp::now()) {
         warn!(controller = %name, error = failure, "cannot use a farm; trying again");

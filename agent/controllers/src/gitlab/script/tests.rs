@@ -39,7 +39,7 @@ impl Guest {
         let job = job(more);
         let root = self.path("root");
         let root = root.to_str().unwrap();
-        let mut text = print(&job, &Variables::of(&job, root), root);
+        let mut text = print(&job, &Variables::of(&job, root), "http://gitlab/", root);
         if self.shell == "dash" {
             let line = HEAD.lines().nth(1).unwrap();
             text = text.replacen(line, "", 1);
@@ -221,5 +221,48 @@ fn the_commit_of_the_job_is_checked_out() {
         let (code, text) = Guest::new(shell).run(&values);
         assert_eq!(code, 1, "{text}");
         assert!(!text.contains("cat file"), "{text}");
+    }
+}
+
+/// A program in the place of `curl`, which writes what it was asked for.
+const CURL: &str = "#!/bin/sh\nread -r header\nfor url; do :; done\n\
+                    while [ \"$1\" != -o ]; do shift; done\n\
+                    [ \"$header\" != 'header = \"JOB-TOKEN: gone-1\"' ] || exit 22\n\
+                    printf '%s %s\\n' \"$header\" \"$url\" >\"$2\"\n";
+/// A program in the place of `unzip`.
+const UNZIP: &str = "#!/bin/sh\nfor file; do :; done\ncat \"$file\" >>unpacked\n";
+
+#[test]
+fn the_artifacts_of_other_jobs_are_unpacked_before_the_steps() {
+    let needs = |tokens: &[&str]| {
+        let mut job = steps(&["cat unpacked"], &[]);
+        let numbered = tokens.iter().zip(1..);
+        let dependency = |(token, id): (&&str, u64)| json!({"id": id, "name": format!("it's {id}"), "token": token, "artifacts_file": {"filename": "a.zip"}});
+        job["dependencies"] = numbered.map(dependency).collect();
+        job
+    };
+    for shell in ["bash", "dash"] {
+        let guest = Guest::new(shell);
+        for (name, program) in [("curl", CURL), ("unzip", UNZIP)] {
+            let path = guest.path("bin").join(name);
+            std::fs::write(&path, program).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let (code, text) = guest.run(&needs(&["glcbt-1", "glcbt-2"]));
+        assert_eq!(code, 0, "{text}");
+        for id in [1, 2] {
+            let expected = format!(
+                "\nheader = \"JOB-TOKEN: glcbt-{id}\" http://gitlab/api/v4/jobs/{id}/artifacts?direct_download=false\n"
+            );
+            assert!(text.contains(&expected), "{text}");
+            assert!(text.contains(&format!("Getting the artifacts of it's {id} ({id})\n")));
+        }
+        assert!(!guest.path("root/dependency.zip").exists());
+        let (code, text) = guest.run(&needs(&["gone-1"]));
+        assert_eq!(code, 1, "{text}");
+        assert!(
+            text.ends_with("The artifacts of it's 1 cannot be had\n"),
+            "{text}"
+        );
     }
 }

@@ -43,7 +43,10 @@ impl Examination<'_> {
         }
         for (name, open) in &self.inventory.unnamed_controllers {
             let proof = format!("the number of its open leases is {open}");
-            let advice = "name it in [[controllers]] again until its results are reported";
+            let advice = format!(
+                "name it in [[controllers]] again until its results are reported, or give them up \
+                 with `buildhost controllers forget {name}`"
+            );
             let subject = Subject::Controller(name.clone());
             self.advise(Id::ControllerUnnamed, subject, proof, advice);
         }

@@ -5,6 +5,9 @@ use config::join_and;
 
 use super::Examination;
 
+/// The directory in which machined has the machines that are registered.
+const MACHINES: &str = "/run/systemd/machines";
+
 impl Examination<'_> {
     pub(super) fn hashserv(&mut self) {
         let unmatched = &self.inventory.hashserv_unmatched;
@@ -17,6 +20,14 @@ impl Examination<'_> {
                 proof,
                 "correct it in the settings",
             );
+        }
+    }
+
+    pub(super) fn machined(&mut self) {
+        if let Some(fault) = &self.inventory.machined_fault {
+            let subject = Subject::Path(MACHINES.into());
+            let advice = "`journalctl -u systemd-machined` tells more; builds do not depend on it";
+            self.advise(Id::GuestsUnregistered, subject, fault.clone(), advice);
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::builds::{Build, SOCKET};
+use config::uri::percent_encode;
 use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Supply, SupplyBody, Upgraded};
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
@@ -18,7 +19,6 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use records::RecordsError;
 use serde_json::{Value, json};
 use state::AgentState;
@@ -40,13 +40,6 @@ const KNOWN_FOR: Duration = Duration::from_mins(5);
 const CLOSE_MAX: Duration = Duration::from_mins(1);
 /// The name of the other host in messages, which only the coordinator knows.
 const SOURCE: &str = "a host of the farm";
-
-/// The characters of a path's segment that are encoded: all but the unreserved ones of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 
 /// A failure of a transfer.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +107,7 @@ pub(super) async fn send(
             send_file(&agent, &farm, &key, &order, *lease, path).await
         }
         Wanted::Artifact { lease, name } => {
-            let path = format!("artifacts/{}", encoded(name.as_str()));
+            let path = format!("artifacts/{}", percent_encode(name.as_str()));
             send_file(&agent, &farm, &key, &order, *lease, &path).await
         }
         Wanted::Image { machine, .. } => send_image(&agent, &farm, &key, &order, machine).await,
@@ -123,11 +116,6 @@ pub(super) async fn send(
         let error = &failure as &dyn Error;
         warn!(controller = %farm.rules.name, wanted = ?order.wanted, error, "a transfer has failed");
     }
-}
-
-/// Returns a name as one segment of a path.
-fn encoded(name: &str) -> String {
-    utf8_percent_encode(name, RESERVED).to_string()
 }
 
 async fn send_file(
@@ -354,10 +342,5 @@ mod tests {
         let (status, answer) = list_of(None);
         assert_eq!(status, 404);
         assert!(answer["error"].as_str().unwrap().contains("any more"));
-    }
-
-    #[test]
-    fn a_name_is_one_segment() {
-        assert_eq!(encoded("a b/ä?.deb"), "a%20b%2F%C3%A4%3F.deb");
     }
 }
