@@ -59,10 +59,7 @@ pub struct PollAnswer {
     pub leases: Vec<Grant>,
     /// The revisions that the farm has published, also of machines that the host does not have. It fetches
     /// those that its settings permit.
-    pub published: BTreeMap<MachineName, Revision>,
-    /// The content of these revisions.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub contents: BTreeMap<MachineName, Digest>,
+    pub published: BTreeMap<MachineName, Published>,
     /// The transfers that coordinators wait for. An answer may repeat them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transfers: Vec<TransferOrder>,

@@ -20,7 +20,7 @@ use crate::view::zone;
 /// The number of a window.
 #[derive(Debug, Serialize)]
 pub(super) struct Added {
-    window: WindowId,
+    pub(super) window: WindowId,
 }
 
 pub(super) async fn add(

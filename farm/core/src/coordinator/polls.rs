@@ -150,18 +150,10 @@ impl PollHandling {
     }
 
     fn reply(&self) -> Step {
-        let published = self.published.iter();
-        let content = |(machine, row): (&MachineName, &Published)| {
-            Some((machine.clone(), row.content.clone()?))
-        };
-        let contents = published.clone().filter_map(content);
         Step::Reply(Reply::Leases(PollAnswer {
             id: self.poll.id,
             leases: self.leases.clone(),
-            published: published
-                .map(|(it, row)| (it.clone(), row.revision))
-                .collect(),
-            contents: contents.collect(),
+            published: self.published.clone(),
             transfers: Vec::new(),
         }))
     }

@@ -26,9 +26,8 @@ impl HostAgent {
                 self.revoke(lease, effects);
             }
         }
-        for (machine, revision) in answer.published {
-            let content = answer.contents.get(&machine).cloned();
-            self.published(machine, Published { revision, content }, effects);
+        for (machine, wanted) in answer.published {
+            self.published(machine, wanted, effects);
         }
     }
 

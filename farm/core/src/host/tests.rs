@@ -38,7 +38,6 @@ fn answer(id: PollId, leases: &[Lease]) -> Input {
     Input::Answered(PollAnswer {
         id,
         leases: leases.iter().copied().map(grant).collect(),
-        contents: BTreeMap::new(),
         published: BTreeMap::new(),
         transfers: Vec::new(),
     })
@@ -219,7 +218,11 @@ fn a_lease_whose_source_does_not_arrive_is_given_back() {
     assert_eq!(agent.step(Moment(5), Input::NotRecorded(lease(1))), []);
     assert!(agent.wake() <= Moment(5));
     let effects = agent.step(Moment(5), Input::Tick);
-    assert!(effects.contains(&Effect::Release(lease(1))), "{effects:?}");
+    let release = Release {
+        lease: lease(1),
+        is_unused: false,
+    };
+    assert!(effects.contains(&Effect::Release(release)), "{effects:?}");
     let effects = agent.step(Moment(6), Input::Settled(lease(1)));
     assert_eq!(effects, [Effect::Forget(lease(1))]);
     // A lease that is over meanwhile stays so.

@@ -11,22 +11,26 @@ use farm_core::messages::{Grant, NewBuild, Poll, PollAnswer, PollId, Release, Re
 use farm_core::schedules::{NewSchedule, Schedule};
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
 use farm_core::view::{
-    BuildPage, BuildState, BuildView, HostView, LostAttempt, MachineView, ProjectView, QueueView,
-    ScheduleView,
+    BuildPage, BuildState, BuildView, FilesPlace, HostView, LostAttempt, MachineView, ProjectView,
+    QueueView, ScheduleView, WindowView,
 };
+use farm_core::windows::{Day, Weekly, WindowId, WindowRequest};
 use farm_core::{
-    Capacity, Epoch, HostId, Lease, Offer, OfferedMachine, Requirements, Revision, Terms, Work,
+    Capacity, Epoch, HostId, Lease, Offer, OfferedMachine, Published, Requirements, Revision,
+    Terms, Work,
 };
 use jiff::Timestamp;
+use jiff::civil::Time;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use server_tests::Description;
 
-use super::super::clients::{Publication, Submitted};
+use super::super::clients::Submitted;
 use super::super::hosts::{Enrolled, Enrolment};
 use super::super::schedules::{Ran, RunNow};
 use super::super::sources::SourceWanted;
+use super::super::windows::Added;
 use super::OPENAPI;
 
 const LEASE: Lease = Lease {
@@ -99,10 +103,41 @@ fn requirements() -> Requirements {
     }
 }
 
+fn digest() -> Digest {
+    "a".repeat(64).parse().unwrap()
+}
+
+fn published() -> Published {
+    Published {
+        revision: Revision(3),
+        content: Some(digest()),
+    }
+}
+
+fn weekly() -> Weekly {
+    Weekly {
+        days: vec![Day::Sun],
+        from: Time::midnight(),
+        until: Time::midnight(),
+        zone: "UTC".to_owned(),
+    }
+}
+
+fn window() -> WindowView {
+    WindowView {
+        id: WindowId(1),
+        from: Timestamp::UNIX_EPOCH,
+        until: Timestamp::UNIX_EPOCH,
+        weekly: Some(weekly()),
+        reason: "kernel".to_owned(),
+        open: true,
+    }
+}
+
 fn source() -> Source {
     Source {
         name: "hello.tar".parse().unwrap(),
-        sha256: "a".repeat(64).parse().unwrap(),
+        sha256: digest(),
     }
 }
 
@@ -122,6 +157,7 @@ fn capacity() -> Capacity {
 fn offered() -> OfferedMachine {
     OfferedMachine {
         revision: Revision(3),
+        content: Some(digest()),
         toolchains: ["default".parse().unwrap()].into(),
         frozen: true,
         cached: true,
@@ -233,6 +269,7 @@ fn build() -> BuildView {
         finished: Some(Timestamp::UNIX_EPOCH),
         why: Some("no host is free".to_owned()),
         usual_seconds: Some(1),
+        files: Some(FilesPlace::Stored),
         lost: vec![lost()],
     }
 }
@@ -256,6 +293,8 @@ fn host() -> HostView {
         seen: Some(Timestamp::UNIX_EPOCH),
         builds: 1,
         offer: offer(),
+        unlike: [("linux".parse().unwrap(), "has other content".to_owned())].into(),
+        windows: vec![window()],
     }
 }
 
@@ -305,7 +344,7 @@ fn compare_hosts(compared: &mut Compared) {
     let answer = PollAnswer {
         id: poll().id,
         leases: vec![grant()],
-        published: [("linux".parse().unwrap(), Revision(3))].into(),
+        published: [("linux".parse().unwrap(), published())].into(),
         transfers: orders,
     };
     compared.sent("PollAnswer", &answer);
@@ -319,10 +358,7 @@ fn compare_clients(compared: &mut Compared) {
     compared.taken("Requirements", &requirements());
     compared.sent("NewBuild", &new_build());
     compared.sent("Submitted", &Submitted { build: BuildId(7) });
-    let publication = Publication {
-        revision: Revision(3),
-    };
-    compared.taken("Publication", &publication);
+    compared.taken("Published", &published());
     compared.sent("LostAttempt", &lost());
     compared.sent("Build", &build());
     let page = BuildPage {
@@ -340,10 +376,23 @@ fn compare_clients(compared: &mut Compared) {
     };
     compared.sent("Queue", &queue);
     compared.sent("Host", &host());
+    compared.taken("Weekly", &weekly());
+    compared.sent("Window", &window());
+    let request = WindowRequest {
+        from: Some(Timestamp::UNIX_EPOCH),
+        until: Some(Timestamp::UNIX_EPOCH),
+        weekly: Some(weekly()),
+        reason: "kernel".to_owned(),
+    };
+    compared.taken("NewWindow", &request);
+    let window = WindowId(1);
+    compared.sent("WindowAdded", &Added { window });
     let machine = MachineView {
         name: "linux".parse().unwrap(),
         revision: Some(Revision(3)),
+        content: Some(digest()),
         hosts: [("build1".to_owned(), Revision(2))].into(),
+        unlike: [("build1".to_owned(), "has other content".to_owned())].into(),
     };
     compared.sent("Machine", &machine);
     let artifact = Artifact {

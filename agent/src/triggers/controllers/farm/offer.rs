@@ -7,9 +7,7 @@ use config::settings::ControllerRules;
 use config::task::{Digest, GivenScript};
 use config::{ImageKey, MachineName, ResourceCount, ResourceCounts};
 use farm_core::messages::PollAnswer;
-use farm_core::{
-    Capacity, Lease, Offer, OfferedMachine, Published, Requirements, Revision, placement,
-};
+use farm_core::{Capacity, Lease, Offer, OfferedMachine, Requirements, Revision, placement};
 use jiff::Timestamp;
 use planner::{Amounts, HostState, ResourceRequest};
 
@@ -58,17 +56,12 @@ fn capacity(amounts: Amounts) -> Capacity {
 /// Returns the sentences about machines of an offer that have the number of the published revision and
 /// not its content.
 pub(super) fn unlike(offer: &Offer, answer: &PollAnswer) -> Vec<String> {
-    let published = answer.published.iter().filter_map(|(machine, revision)| {
-        let (revision, content) = (*revision, answer.contents.get(machine)?.clone());
-        let published = Published {
-            revision,
-            content: Some(content),
-        };
+    let unlike = answer.published.iter().filter_map(|(machine, published)| {
         let offered = offer.machines.get(machine)?;
-        let is_behind = offered.revision < revision;
-        placement::unlike(machine, offered, &published).filter(|_| !is_behind)
+        let is_behind = offered.revision < published.revision;
+        placement::unlike(machine, offered, published).filter(|_| !is_behind)
     });
-    published.map(|it| it.to_string()).collect()
+    unlike.map(|it| it.to_string()).collect()
 }
 
 /// Returns true if two offers differ in what matters for the placement of builds. Free memory alone
