@@ -71,14 +71,31 @@ impl FileToken {
     }
 }
 
-/// Returns the routes.
-pub fn router(service: Arc<Service>) -> Router {
+/// Returns the routes of hosts and, for sources and transfers, of coordinators.
+fn routes_of_hosts() -> Router<Arc<Service>> {
     Router::new()
         .route("/farm/v1/enrol", post(hosts::enrol))
         .route("/farm/v1/terms", get(hosts::terms))
         .route("/farm/v1/poll", post(hosts::poll))
         .route("/farm/v1/report", post(hosts::report))
         .route("/farm/v1/release", post(hosts::release))
+        .route(
+            "/farm/v1/transfers/{transfer}",
+            get(transfers::join).post(transfers::supply),
+        )
+        .route(
+            "/farm/v1/machines/{machine}/revisions/{revision}",
+            get(transfers::fetch),
+        )
+        .route(
+            "/farm/v1/sources/{digest}",
+            get(sources::fetch).put(sources::upload).post(sources::copy),
+        )
+}
+
+/// Returns the routes of clients.
+fn routes_of_clients() -> Router<Arc<Service>> {
+    Router::new()
         .route("/farm/v1/builds", get(views::builds).post(clients::submit))
         .route("/farm/v1/builds/{build}", get(views::build))
         .route("/farm/v1/builds/{build}/cancel", post(clients::cancel))
@@ -99,20 +116,8 @@ pub fn router(service: Arc<Service>) -> Router {
             "/farm/v1/builds/{build}/provenance/signed",
             get(transfers::signed_provenance),
         )
-        .route(
-            "/farm/v1/transfers/{transfer}",
-            get(transfers::join).post(transfers::supply),
-        )
-        .route(
-            "/farm/v1/machines/{machine}/revisions/{revision}",
-            get(transfers::fetch),
-        )
-        .route(
-            "/farm/v1/sources/{digest}",
-            get(sources::fetch).put(sources::upload).post(sources::copy),
-        )
-        .route("/farm/v1/sources/{digest}/offer", get(sources::offer))
         .route("/farm/v1/queue", get(views::queue))
+        .route("/farm/v1/sources/{digest}/offer", get(sources::offer))
         .route(
             "/farm/v1/schedules",
             get(schedules::list).post(schedules::add),
@@ -125,19 +130,26 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/farm/v1/schedules/{name}/pause", post(schedules::pause))
         .route("/farm/v1/schedules/{name}/resume", post(schedules::resume))
         .route("/farm/v1/projects", get(schedules::projects))
+        .route("/farm/v1/machines", get(views::machines))
+        .route("/farm/v1/machines/{machine}", post(clients::publish))
         .route("/farm/v1/hosts", get(views::hosts))
         .route("/farm/v1/hosts/{host}", get(views::host))
         .route("/farm/v1/hosts/{host}/drain", post(clients::drain))
         .route("/farm/v1/hosts/{host}/undrain", post(clients::undrain))
-        .route("/farm/v1/openapi.json", get(openapi::show))
         .route("/farm/v1/hosts/{host}/windows", post(windows::add))
         .route(
             "/farm/v1/hosts/{host}/windows/{window}",
             delete(windows::remove),
         )
+}
+
+/// Returns the routes.
+pub fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .merge(routes_of_hosts())
+        .merge(routes_of_clients())
+        .route("/farm/v1/openapi.json", get(openapi::show))
         .route("/metrics", get(metrics::show))
-        .route("/farm/v1/machines", get(views::machines))
-        .route("/farm/v1/machines/{machine}", post(clients::publish))
         .method_not_allowed_fallback(errors::wrong_method)
         .fallback(errors::no_such_path)
         .layer(map_response(errors::as_json))

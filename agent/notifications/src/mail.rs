@@ -161,8 +161,11 @@ fn about_problem(
     writeln!(text, "\n`buildhost doctor` on the host tells more.")
 }
 
-/// Returns text as one line that is shown as it is.
+/// Returns text as one line that is shown as it is. A dot alone would end the input of sendmail.
 fn line(text: &str) -> String {
+    if text == "." {
+        return " .".to_owned();
+    }
     let mut text = printable(text).to_string().replace(['\r', '\n'], " ");
     text.truncate(text.floor_char_boundary(LINE_MAX));
     text
@@ -321,6 +324,11 @@ Before:    succeeded since build 3 (2026-02-02 02:40 UTC)
 Page:      https://b.example/builds/7
 ";
         assert_eq!(text("make failed", &first_errors(log)), expected);
+    }
+
+    #[test]
+    fn a_message_that_is_a_dot_does_not_end_the_mail() {
+        assert!(text(".", &[]).contains("\n .\n"));
     }
 
     proptest! {

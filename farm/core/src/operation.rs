@@ -133,7 +133,8 @@ pub enum Operation {
     PauseSchedule(ScheduleName, bool),
     /// Runs a schedule: submits a build, and raises the mark.
     RunSchedule(ScheduleName, Occasion),
-    /// Takes uploads that are due, the longest due first. Each counts as an attempt.
+    /// Takes uploads that are due, the longest due first, and those that are due so late that the clock was
+    /// set back since. Each counts as an attempt.
     TakeUploads {
         /// The most of them.
         most: u64,

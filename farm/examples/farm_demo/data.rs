@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use config::BuildId;
+use config::task::Digest;
 use config::tokens::Scope;
 use farm_core::{Capacity, Offer, OfferedMachine, Revision};
 use farm_store::Store;
 use postgres::Client as Database;
 use serde_json::{Value, json};
+use sys::file::digest_of;
 use tokio::runtime::Runtime;
 
 use super::host::Host;
@@ -123,6 +125,7 @@ pub(crate) async fn add_hosts(store: &Store, coordinators: &[String]) -> anyhow:
         let machines = sketch.machines.iter().map(|(name, revision)| {
             let machine = OfferedMachine {
                 revision: Revision(*revision),
+                content: Some(content(name, *revision)),
                 toolchains: ["default".parse()?].into(),
                 frozen: true,
                 ..OfferedMachine::default()
@@ -147,12 +150,17 @@ pub(crate) async fn add_hosts(store: &Store, coordinators: &[String]) -> anyhow:
         post(
             &coordinators[0],
             &format!("machines/{machine}"),
-            &json!({ "revision": revision }),
+            &json!({ "revision": revision, "content": content(machine, revision) }),
         )
         .await?;
     }
     post(&coordinators[0], "hosts/build3/drain", &Value::Null).await?;
     Ok(hosts)
+}
+
+/// Returns the digest of the content of a revision.
+fn content(machine: &str, revision: u64) -> Digest {
+    digest_of(format!("{machine} {revision}").as_bytes())
 }
 
 /// Enrols a host, and returns its key.

@@ -413,13 +413,18 @@ pub(crate) const SITE: &str = "
     UNION ALL
     SELECT host, epoch, outcome FROM finished WHERE id = $1";
 
-/// Takes uploads that are due.
+/// Takes uploads that are due. No pause is longer than 20 minutes: later ones are from before the clock was
+/// set back.
 pub(crate) const TAKE_UPLOADS: &str = "
-    WITH wanted AS (
+    WITH due AS (
         SELECT build FROM uploads WHERE due <= now() ORDER BY due, build LIMIT $1
-        FOR UPDATE SKIP LOCKED)
+        FOR UPDATE SKIP LOCKED),
+    ahead AS (
+        SELECT build FROM uploads WHERE due > now() + interval '20 min' ORDER BY due, build
+        LIMIT (SELECT $1 - count(*) FROM due) FOR UPDATE SKIP LOCKED)
     UPDATE uploads SET attempts = attempts + 1, due = now() + interval '1 ms' * $2::bigint
-    FROM wanted WHERE uploads.build = wanted.build
+    FROM (SELECT build FROM due UNION ALL SELECT build FROM ahead) AS wanted
+    WHERE uploads.build = wanted.build
     RETURNING uploads.build, epoch, host, attempts, (extract(epoch FROM ended) * 1000)::bigint";
 
 /// Makes an upload due after a time, if no later attempt has begun.

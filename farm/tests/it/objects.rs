@@ -222,7 +222,7 @@ async fn files_are_read_from_the_store_when_their_host_is_gone() {
     // An earlier attempt may have failed on a busy computer.
     let last = ["log", "artifacts", "artifact", "artifact"].map(str::to_owned);
     assert!(sent.ends_with(&last), "{sent:?}");
-    let list = host.files.list();
+    let artifacts = host.files.list();
     drop(host);
 
     let path = |rest: &str| format!("/farm/v1/builds/{build}/{rest}");
@@ -235,7 +235,7 @@ async fn files_are_read_from_the_store_when_their_host_is_gone() {
         assert_eq!(part, (StatusCode::OK, LOG[7..].to_owned()));
         assert_eq!(
             server.get(&path("artifacts")).await,
-            (StatusCode::OK, list.clone())
+            (StatusCode::OK, artifacts.clone())
         );
     }
     assert_eq!(other.text(&path("artifacts/a.tar")).await.1, "content");

@@ -78,15 +78,20 @@ fn content_type(answer: &Response) -> Option<String> {
     value.map(|it| it.to_str().unwrap().to_owned())
 }
 
+/// A SHA-256 hash.
+const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
 /// Returns a path of a route, of things that the farm does not have.
 fn path_of(route: &str) -> String {
     let names = [
         ("{build}", "77"),
+        ("{digest}", DIGEST),
         ("{host}", "nobody"),
         ("{machine}", "linux"),
         ("{name}", "x"),
         ("{revision}", "1"),
         ("{transfer}", "x"),
+        ("{window}", "1"),
     ];
     let path = names.iter().fold(route.to_owned(), |path, (name, value)| {
         path.replace(name, value)
@@ -222,7 +227,7 @@ async fn answers_conform_to_the_description() {
         "/farm/v1/machines/{machine}",
         "/farm/v1/machines/linux",
     );
-    let revision = json!({ "revision": 4 });
+    let revision = json!({ "revision": 4, "content": DIGEST });
     let (status, current) = client.ask(Some("admin"), publish, Some(&revision)).await;
     assert_eq!((status, current), (200, revision));
     let cancel = |path: &'static str| {

@@ -306,7 +306,7 @@ fn a_job_gets_the_artifacts_of_an_earlier_one() {
         job.dependency(earlier);
     });
     let root = place.join("guest").display().to_string();
-    let work = Work::of(&job, &host.gitlab.uri().to_string(), &root).unwrap();
+    let work = Work::of(&job, host.gitlab.uri().as_ref(), &root).unwrap();
     let bin = place.join("bin");
     std::fs::create_dir(&bin).unwrap();
     let unzip = bin.join("unzip");

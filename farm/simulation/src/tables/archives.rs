@@ -6,6 +6,9 @@ use farm_core::{Epoch, HostId, Lease};
 
 use super::Tables;
 
+/// The least time ahead that no pause has: the clock of the store was set back.
+const AHEAD_MS: u64 = 20 * 60_000;
+
 /// The files of a build that wait for the object store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadRecord {
@@ -35,12 +38,17 @@ impl Tables {
     }
 
     pub(super) fn take_uploads(&mut self, now: u64, most: u64, taken_ms: u64) -> Answer {
-        let due = self.uploads.iter().filter(|(_, it)| it.due <= now);
-        let mut due: Vec<_> = due.map(|(build, it)| (it.due, *build)).collect();
+        let is_ahead = |it: &UploadRecord| it.due > now + AHEAD_MS;
+        let due = self
+            .uploads
+            .iter()
+            .filter(|(_, it)| it.due <= now || is_ahead(it));
+        let due = due.map(|(build, it)| (is_ahead(it), it.due, *build));
+        let mut due: Vec<_> = due.collect();
         due.sort();
         due.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         let mut taken = Vec::new();
-        for (_, build) in due {
+        for (_, _, build) in due {
             let Some(record) = self.uploads.get_mut(&build) else {
                 continue;
             };

@@ -46,16 +46,7 @@ impl World {
                 it.frozen_until = it.frozen_until.max(self.now + lasts);
                 self.after(lasts, Event::HostThaw(host));
             }
-            5 => {
-                if self.rng.u32(0..8) == 0 {
-                    self.lose_disk(coordinator);
-                }
-                self.say(|| format!("FAULT coordinator {coordinator}: killed for {lasts} ms"));
-                self.statistics.crashes += 1;
-                self.coordinators[coordinator].up = false;
-                self.coordinators[coordinator].process += 1;
-                self.after(lasts, Event::CoordinatorStart(coordinator));
-            }
+            5 => self.kill_coordinator(coordinator, lasts),
             6 => {
                 self.say(|| format!("FAULT coordinator {coordinator}: paused for {lasts} ms"));
                 self.coordinators[coordinator].paused_until = self.now + lasts;
@@ -86,6 +77,17 @@ impl World {
             }
             _ => self.lie(host),
         }
+    }
+
+    fn kill_coordinator(&mut self, coordinator: usize, lasts: u64) {
+        if self.rng.u32(0..8) == 0 {
+            self.lose_disk(coordinator);
+        }
+        self.say(|| format!("FAULT coordinator {coordinator}: killed for {lasts} ms"));
+        self.statistics.crashes += 1;
+        self.coordinators[coordinator].up = false;
+        self.coordinators[coordinator].process += 1;
+        self.after(lasts, Event::CoordinatorStart(coordinator));
     }
 
     pub(super) fn power_cut(&mut self, host: usize, lasts: u64) {

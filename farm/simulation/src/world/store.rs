@@ -1,6 +1,8 @@
 //! The store: one transaction at a time, whose answer may get lost.
 
-use farm_core::operation::{Answer, Operation};
+use config::task::Digest;
+use farm_core::HostId;
+use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::schedules::Occasion;
 
 use super::{Call, Event, World};
@@ -66,15 +68,6 @@ fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operati
                 build.state = State::Leased(now);
             }
         }
-        (Bug::ClaimIgnoresState, Operation::Claim { picks, .. }) => {
-            for pick in picks {
-                if let Some(build) = tables.builds.get_mut(&pick.build)
-                    && !matches!(build.state, State::Finished(..))
-                {
-                    (pick.epoch, build.state) = (build.epoch, State::Queued(0));
-                }
-            }
-        }
         (Bug::ClaimIgnoresBeat, Operation::Claim { host, beat, .. })
         | (Bug::RescueIgnoresBeat, Operation::Rescue { host, beat, .. }) => {
             *beat = tables.hosts[host].beat;
@@ -91,26 +84,10 @@ fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operati
                 published.content.clone_from(&wanted.content);
             }
         }
-        (Bug::ContentIsIgnored, Operation::Claim { picks, .. }) => {
-            for pick in picks {
-                let build = tables.builds.get(&pick.build);
-                let machine = build.map(|it| &it.submission.requirements.machine);
-                if let Some(published) = machine.and_then(|it| tables.published.get_mut(it)) {
-                    // Any content is right for one that has none.
-                    published.content = None;
-                }
-            }
-        }
         (Bug::PublishLowers, Operation::Publish(machine, _)) => {
             tables.published.remove(machine);
         }
-        (Bug::ClaimIgnoresDrain, Operation::Claim { host, .. }) => {
-            tables.hosts.entry(*host).or_default().drained = false;
-        }
-        (Bug::ClaimIgnoresWindows, Operation::Claim { host, .. }) => {
-            tables.hosts.entry(*host).or_default().windows.clear();
-        }
-        (Bug::ClaimIgnoresRevision, Operation::Claim { .. }) => tables.published.clear(),
+        (bug, Operation::Claim { host, picks, .. }) => break_claim(bug, tables, *host, picks),
         (bug, Operation::RunSchedule(name, occasion)) => {
             if let Some(record) = tables.schedules.get_mut(name) {
                 break_run(bug, now, record, occasion);
@@ -124,6 +101,39 @@ fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operati
                 same.for_each(|it| it.submission.key.push_str(" again"));
             }
         }
+        _ => {}
+    }
+}
+
+/// Changes a claim, or what it sees, as a bug would.
+fn break_claim(bug: Bug, tables: &mut Tables, host: HostId, picks: &mut Vec<Pick>) {
+    match bug {
+        Bug::ClaimIgnoresState => {
+            for pick in picks {
+                if let Some(build) = tables.builds.get_mut(&pick.build)
+                    && !matches!(build.state, State::Finished(..))
+                {
+                    (pick.epoch, build.state) = (build.epoch, State::Queued(0));
+                }
+            }
+        }
+        Bug::ContentIsIgnored => {
+            for pick in picks {
+                let build = tables.builds.get(&pick.build);
+                let machine = build.map(|it| &it.submission.requirements.machine);
+                if let Some(published) = machine.and_then(|it| tables.published.get_mut(it)) {
+                    // Any content is right for one that has none.
+                    published.content = None;
+                }
+            }
+        }
+        Bug::ClaimIgnoresDrain => {
+            tables.hosts.entry(host).or_default().drained = false;
+        }
+        Bug::ClaimIgnoresWindows => {
+            tables.hosts.entry(host).or_default().windows.clear();
+        }
+        Bug::ClaimIgnoresRevision => tables.published.clear(),
         _ => {}
     }
 }
@@ -167,16 +177,7 @@ fn break_after(
             }
         }
         (Bug::SourceExpiresInUse, Operation::Expire(age_ms), Answer::Expired(digests)) => {
-            let now = before.sources.values().copied().max().unwrap_or_default();
-            let old = |used: &u64| now.saturating_sub(*used) > *age_ms;
-            digests.extend(
-                before
-                    .sources
-                    .iter()
-                    .filter(|(_, it)| old(it))
-                    .map(|(it, _)| it.clone()),
-            );
-            tables.sources.retain(|digest, _| !digests.contains(digest));
+            expire_in_use(before, tables, *age_ms, digests);
         }
         (Bug::RunLosesBuild, Operation::RunSchedule(..), Answer::Ran(build, _)) => {
             let is_new = !before.builds.contains_key(build);
@@ -220,4 +221,18 @@ fn break_after(
         }
         _ => {}
     }
+}
+
+/// Forgets old sources, also those that builds need.
+fn expire_in_use(before: &Tables, tables: &mut Tables, age_ms: u64, digests: &mut Vec<Digest>) {
+    let now = before.sources.values().copied().max().unwrap_or_default();
+    let old = |used: &u64| now.saturating_sub(*used) > age_ms;
+    digests.extend(
+        before
+            .sources
+            .iter()
+            .filter(|(_, it)| old(it))
+            .map(|(it, _)| it.clone()),
+    );
+    tables.sources.retain(|digest, _| !digests.contains(digest));
 }

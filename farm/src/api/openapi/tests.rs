@@ -503,7 +503,7 @@ fn the_members_of_bodies_are_those_of_the_types() {
 fn the_description_has_exactly_the_routes_of_the_code() {
     let description = Description::parse(OPENAPI);
     let code = include_str!("../../api.rs");
-    let (_, router) = code.split_once("pub fn router(").unwrap();
+    let (_, router) = code.split_once("fn routes_of_hosts(").unwrap();
     let (calls, _) = router.split_once(".method_not_allowed_fallback(").unwrap();
     description.assert_routes(calls);
     description.assert_described();

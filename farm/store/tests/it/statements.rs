@@ -153,7 +153,7 @@ fn check_plan(client: &mut postgres::Client, name: &str, sql: &str, tables: &[&s
 
 /// The statements that add a result, with builds that get one: the state, its losses, and if it is canceled.
 const RESULTS: [(&str, &str, &str); 6] = [
-    ("finish", "(1, 1, 1, 'success')", "1, 0, false"),
+    ("finish", "(1, 1, 1, 'success', true)", "1, 0, false"),
     ("cancel_queued", "(1)", "0, 0, false"),
     ("release", "(1, 1, 1, 5)", "1, 4, false"),
     ("release", "(1, 1, 1, 5)", "1, 0, true"),
