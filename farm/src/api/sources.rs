@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -64,9 +65,11 @@ pub(super) async fn offer(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
     Path(digest): Path<Digest>,
-    Query(Offered { bytes }): Query<Offered>,
+    offered: Result<Query<Offered>, QueryRejection>,
 ) -> Result<Json<SourceWanted>, Refusal> {
     authorize(&service, &headers, Scope::Submit).await?;
+    let Query(Offered { bytes }) =
+        offered.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.body_text()))?;
     let wanted = sources(&service)?.is_wanted(&digest, bytes).await;
     let wanted = wanted.map_err(|error| refused(&error))?;
     Ok(Json(SourceWanted { wanted }))
