@@ -113,7 +113,12 @@ impl World {
     /// Adds a window to a host, which may be open already.
     fn plan_window(&mut self) {
         let host = HostId(self.rng.u64(0..HOSTS as u64));
-        let opens_ms = self.store_clock() + self.rng.u64(0..TERMS.lease_ms);
+        let ahead = if self.rng.bool() {
+            0
+        } else {
+            self.rng.u64(0..TERMS.lease_ms)
+        };
+        let opens_ms = self.store_clock() + ahead;
         let occurrence = Occurrence {
             opens_ms,
             closes_ms: opens_ms + self.rng.u64(1..2 * TERMS.lease_ms),
