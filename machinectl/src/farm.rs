@@ -4,16 +4,19 @@
 mod builds;
 mod files;
 mod hosts;
+mod publish;
 mod schedules;
 mod submit;
 mod windows;
 
 use clap::Subcommand;
 use client::Client;
+use config::MachineName;
+use farm_core::Revision;
 
 use crate::build;
 use crate::exit_code::{ExitStatus, Failure};
-use crate::options::GlobalOptions;
+use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
 
 pub(crate) use builds::list_for_toaster;
@@ -29,6 +32,18 @@ pub(crate) enum Command {
     },
     /// List the machines of a farm, their revisions and their hosts
     Machines,
+    /// Make a revision of a machine the one that all hosts of a farm use
+    ///
+    /// Its content is that of the hosts that have it. The others fetch it from them, and get no builds of
+    /// the machine before.
+    Publish {
+        /// The machine
+        machine: MachineName,
+        /// The number of the revision, which is on a host of the farm already
+        revision: u64,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
     /// Show the queue of a farm and why its oldest builds wait
     Queue,
 }
@@ -49,6 +64,11 @@ pub(crate) fn run(command: &Command, client: &Client, output: &Output) -> Result
         Command::Hosts { host: None } => hosts::list(&client.farm_hosts()?, output),
         Command::Hosts { host: Some(name) } => hosts::show(&client.farm_host(name)?, output),
         Command::Machines => hosts::machines(&client.farm_machines()?, output),
+        Command::Publish {
+            machine,
+            revision,
+            dry_run,
+        } => publish::run(client, machine, Revision(*revision), *dry_run, output),
         Command::Queue => builds::queue(&client.farm_queue()?, output),
     }
 }

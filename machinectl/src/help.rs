@@ -157,6 +157,7 @@ const HOST: &[Entry] = &[
 const FARM: &[Entry] = &[
     ("hosts", &[JSON, LEGEND]),
     ("machines", &[JSON, LEGEND]),
+    ("publish", &[JSON, QUIET]),
     ("queue", &[JSON, LEGEND]),
 ];
 

@@ -30,6 +30,7 @@ const FARM: &[&str] = &[
     "project list",
     "project show",
     "provenance",
+    "publish",
     "queue",
     "schedule add",
     "schedule list",
@@ -46,6 +47,7 @@ const FARM: &[&str] = &[
 const FARM_ONLY: &[&str] = &[
     "hosts",
     "machines",
+    "publish",
     "queue",
     "schedule pause",
     "schedule resume",
@@ -101,6 +103,7 @@ const AGENT: &[&str] = &[
     "project set",
     "project show",
     "provenance",
+    "publish",
     "queue",
     "rebuild",
     "release",

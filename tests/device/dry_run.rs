@@ -69,7 +69,7 @@ const NO_PLAN: [&str; 21] = [
 ];
 
 /// The verbs that need an agent. Their plans are tested below and beside the verbs.
-const WITH_AGENT: [&str; 21] = [
+const WITH_AGENT: [&str; 22] = [
     "schedule",
     "build",
     "artifacts",
@@ -91,6 +91,7 @@ const WITH_AGENT: [&str; 21] = [
     "cache",
     "controllers",
     "enrol",
+    "publish",
 ];
 
 fn verbs(host: &BuildHost) -> Vec<String> {

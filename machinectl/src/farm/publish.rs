@@ -1,0 +1,91 @@
+//! The publication of a revision in a farm.
+
+use client::Client;
+use config::MachineName;
+use farm_core::view::MachineView;
+use farm_core::{Published, Revision};
+
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::DryRun;
+use crate::output::Output;
+
+/// Publishes a revision with the content of the hosts that have it.
+pub(super) fn run(
+    client: &Client,
+    machine: &MachineName,
+    revision: Revision,
+    dry_run: DryRun,
+    output: &Output,
+) -> Result<(), Failure> {
+    if dry_run.enabled {
+        let machines = client.farm_machines()?;
+        let known = machines.iter().find(|it| it.name == *machine);
+        return output.plan(plan(machine, known, revision));
+    }
+    let wanted = Published {
+        revision,
+        content: None,
+    };
+    let current = client.farm_publish(machine, &wanted)?;
+    if current.revision != revision {
+        return Err(Failure::new(
+            ExitStatus::Refused,
+            format!(
+                "revision {} of {machine} is published, which is newer than {}",
+                current.revision.0, revision.0
+            ),
+        ));
+    }
+    if output.is_json() {
+        return output.print_json(&current);
+    }
+    output.status(format_args!(
+        "revision {} of {machine} is published; hosts fetch it",
+        revision.0
+    ));
+    Ok(())
+}
+
+/// Returns the step in words.
+fn plan(machine: &MachineName, known: Option<&MachineView>, revision: Revision) -> String {
+    let hosts = known.map_or(0, |it| {
+        it.hosts.values().filter(|has| **has == revision).count()
+    });
+    let has = if hosts == 1 { "host has" } else { "hosts have" };
+    format!(
+        "publish revision {} of {machine}, which {hosts} {has}",
+        revision.0
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_counts_the_hosts_that_have_the_revision() {
+        let name: MachineName = "linux".parse().unwrap();
+        let hosts = [("a", 1), ("b", 2), ("c", 2)];
+        let hosts = hosts.map(|(host, revision)| (host.to_owned(), Revision(revision)));
+        let known = MachineView {
+            name: name.clone(),
+            revision: None,
+            content: None,
+            hosts: hosts.into(),
+            unlike: std::collections::BTreeMap::new(),
+        };
+        let plan = |known, revision| plan(&name, known, Revision(revision));
+        assert_eq!(
+            plan(Some(&known), 2),
+            "publish revision 2 of linux, which 2 hosts have"
+        );
+        assert_eq!(
+            plan(Some(&known), 1),
+            "publish revision 1 of linux, which 1 host has"
+        );
+        assert_eq!(
+            plan(None, 1),
+            "publish revision 1 of linux, which 0 hosts have"
+        );
+    }
+}
