@@ -1,4 +1,4 @@
-//! Problems of the host, of which the rules for notifications are told: looks at the host, lets [`watch`]
+//! Problems of the host, of which the rules for notifications are told: looks at the host, lets `watch`
 //! decide about begins and ends, and records these for the outbox.
 
 mod watch;

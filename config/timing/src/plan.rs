@@ -26,7 +26,7 @@ impl ScheduleState {
     /// Returns its first time that is not done; it may have passed.
     ///
     /// A clock that is set back repeats no time, unless the schedule would not run for longer
-    /// than [`SET_BACK_MAX`].
+    /// than a day.
     pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let is_wrong = self.since.duration_since(now) > SET_BACK_MAX;
         self.times
