@@ -1,13 +1,30 @@
 //! The statements, all of them constants. Each is a transaction of its own, so that no connection ever
 //! idles within one.
 
+mod access;
+mod archives;
+mod schedules;
 mod sources;
+mod views;
 mod windows;
 
+pub(crate) use access::{
+    ADD_TOKEN, CLOSE_SESSION, ENROL, HOST_NAMES, HOST_OF_KEY, INVITE, OPEN_SESSION, REVOKE,
+    REVOKE_TOKEN, SESSION, TOKEN, TOKENS, TOUCH_SESSION,
+};
+pub(crate) use archives::{
+    ARCHIVE, ARCHIVE_OF, DEFER_UPLOAD, FORGET_ARCHIVES, FORGET_UPLOADS, IS_ARCHIVED, TAKE_UPLOADS,
+    UPLOADS,
+};
+pub(crate) use schedules::{
+    ADD_SCHEDULE, PAUSE_SCHEDULE, PROJECTS, REMOVE_SCHEDULE, RUN_SCHEDULE, SCHEDULE_VIEWS,
+    SCHEDULES,
+};
 pub(crate) use sources::{
     ATTEND, COORDINATOR, COORDINATORS, COPIES, DISCARD, EXPIRE, HOLDERS, KEEP, KEPT, KNOWN_SOURCES,
     LOSE, REGISTER, SEEN_COORDINATORS,
 };
+pub(crate) use views::{FAILING, HOST_VIEWS, LOST, QUEUE, USUAL};
 pub(crate) use windows::{
     ADD_WINDOW, END_WINDOW, MOVE_WINDOW, NOW, REMOVE_WINDOW, USUALS, WINDOW_SOON, WINDOWS,
 };
@@ -311,88 +328,8 @@ pub(crate) const SHOW: &str = "
     UNION ALL
     SELECT requirements, epoch, NULL, outcome FROM finished WHERE id = $1";
 
-/// Adds a host.
-pub(crate) const ENROL: &str = "
-    WITH token AS (
-        DELETE FROM enrolments WHERE token_hash = $1 AND expires > now() RETURNING name)
-    INSERT INTO hosts (id, name, key_hash)
-    SELECT coalesce((SELECT max(id) FROM hosts), 0) + 1, name, $2 FROM token
-    ON CONFLICT (name) DO UPDATE SET key_hash = excluded.key_hash, version = hosts.version + 1,
-        orders = hosts.orders + 1
-    RETURNING id";
-
-/// Reads the host of a key.
-pub(crate) const HOST_OF_KEY: &str = "SELECT id, name FROM hosts WHERE key_hash = $1";
-
-/// Permits one enrolment.
-pub(crate) const INVITE: &str = "
-    INSERT INTO enrolments VALUES ($1, $2, now() + interval '1 s' * $3)";
-
-/// Takes the key of a host away.
-pub(crate) const REVOKE: &str = "
-    UPDATE hosts SET key_hash = NULL, version = version + 1, orders = orders + 1 WHERE name = $1";
-
-/// Reads the names of hosts.
-pub(crate) const HOST_NAMES: &str = "SELECT id, name FROM hosts";
-
 /// Reads all published revisions.
 pub(crate) const PUBLISHED: &str = "SELECT name, revision, content FROM machines";
-
-/// Adds a token of a client.
-pub(crate) const ADD_TOKEN: &str =
-    "INSERT INTO tokens (name, hash, scope) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-
-/// Takes a token of a client away.
-pub(crate) const REVOKE_TOKEN: &str = "DELETE FROM tokens WHERE name = $1";
-
-/// Reads the tokens of clients. A farm has few.
-pub(crate) const TOKENS: &str = "
-    SELECT name, scope, (extract(epoch FROM created) * 1000)::bigint FROM tokens ORDER BY name";
-
-/// Reads the client of a secret.
-pub(crate) const TOKEN: &str = "SELECT name, scope FROM tokens WHERE hash = $1";
-
-/// Reads the lost attempts of a build.
-pub(crate) const LOST: &str = "
-    SELECT epoch, hosts.name, (extract(epoch FROM claimed) * 1000)::bigint,
-        (extract(epoch FROM ended) * 1000)::bigint, is_released
-    FROM lost_attempts LEFT JOIN hosts ON hosts.id = host WHERE build = $1 ORDER BY epoch";
-
-/// Reads the seconds that the last good builds of a target on a machine took.
-pub(crate) const USUAL: &str = "
-    SELECT avg(seconds)::bigint FROM (
-        SELECT extract(epoch FROM finished - claimed) AS seconds FROM finished
-        WHERE target = $1 AND machine = $2 AND outcome IN ('success', 'warning')
-        ORDER BY id DESC LIMIT 5) AS last";
-
-/// Reads the size of the queue.
-pub(crate) const QUEUE: &str = "
-    SELECT (extract(epoch FROM now()) * 1000)::bigint,
-        (SELECT count(*) FROM builds WHERE state = 0),
-        (SELECT (extract(epoch FROM submitted) * 1000)::bigint FROM builds WHERE state = 0
-            ORDER BY id LIMIT 1),
-        (SELECT count(*) FROM builds WHERE state = 1)";
-
-/// Reads the hosts for people.
-pub(crate) const HOST_VIEWS: &str = "
-    SELECT name, drained, (extract(epoch FROM seen) * 1000)::bigint,
-        (extract(epoch FROM now() - seen) * 1000)::bigint, key_hash IS NULL,
-        (SELECT count(*) FROM builds WHERE host = hosts.id AND state = 1),
-        coalesce((SELECT offer FROM offers WHERE host = hosts.id), '{}')
-    FROM hosts ORDER BY name";
-
-/// Reads the last failed builds whose target has no newer good one on the same machine.
-pub(crate) const FAILING: &str = "
-    SELECT DISTINCT ON (failed.target, failed.machine) failed.id FROM (
-        SELECT id, target, machine FROM finished
-        WHERE outcome IN ('error', 'abnormal') AND target IS NOT NULL
-        ORDER BY id DESC LIMIT 200) AS failed
-    LEFT JOIN LATERAL (
-        SELECT id FROM finished
-        WHERE target = failed.target AND machine = failed.machine AND id > failed.id
-            AND outcome IN ('success', 'warning') LIMIT 1) AS good ON true
-    WHERE good.id IS NULL
-    ORDER BY failed.target, failed.machine, failed.id DESC";
 
 /// Adds a transfer, and deletes those that coordinators have left behind which died.
 pub(crate) const OPEN_TRANSFER: &str = "
@@ -413,55 +350,6 @@ pub(crate) const SITE: &str = "
     UNION ALL
     SELECT host, epoch, outcome FROM finished WHERE id = $1";
 
-/// Takes uploads that are due. No pause is longer than 20 minutes: later ones are from before the clock was
-/// set back.
-pub(crate) const TAKE_UPLOADS: &str = "
-    WITH due AS (
-        SELECT build FROM uploads WHERE due <= now() ORDER BY due, build LIMIT $1
-        FOR UPDATE SKIP LOCKED),
-    ahead AS (
-        SELECT build FROM uploads WHERE due > now() + interval '20 min' ORDER BY due, build
-        LIMIT (SELECT $1 - count(*) FROM due) FOR UPDATE SKIP LOCKED)
-    UPDATE uploads SET attempts = attempts + 1, due = now() + interval '1 ms' * $2::bigint
-    FROM (SELECT build FROM due UNION ALL SELECT build FROM ahead) AS wanted
-    WHERE uploads.build = wanted.build
-    RETURNING uploads.build, epoch, host, attempts, (extract(epoch FROM ended) * 1000)::bigint";
-
-/// Makes an upload due after a time, if no later attempt has begun.
-pub(crate) const DEFER_UPLOAD: &str = "
-    UPDATE uploads SET due = now() + interval '1 ms' * $4::bigint
-    WHERE build = $1 AND epoch = $2 AND attempts = $3";
-
-/// Records the archive of a build with an upload.
-pub(crate) const ARCHIVE: &str = "
-    WITH gone AS (DELETE FROM uploads WHERE build = $1 AND epoch = $2 RETURNING ended)
-    INSERT INTO archives (build, epoch, ended, files) SELECT $1, $2, ended, $3 FROM gone";
-
-/// Reads if the files of a lease are archived, or lost.
-pub(crate) const IS_ARCHIVED: &str = "SELECT FROM archives WHERE build = $1 AND epoch = $2";
-
-/// Reads the archive of a build, or that its files wait for the object store.
-pub(crate) const ARCHIVE_OF: &str = "
-    SELECT build, true, files FROM archives WHERE build = $1
-    UNION ALL
-    SELECT build, false, NULL FROM uploads WHERE build = $1";
-
-/// Reads the number of uploads, and the age of the oldest one.
-pub(crate) const UPLOADS: &str = "
-    SELECT count(*), coalesce((extract(epoch FROM now() - min(ended)))::bigint, 0) FROM uploads";
-
-/// Deletes some old archives.
-pub(crate) const FORGET_ARCHIVES: &str = "
-    DELETE FROM archives WHERE build IN (
-        SELECT build FROM archives
-        WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
-
-/// Deletes some uploads of builds that are forgotten.
-pub(crate) const FORGET_UPLOADS: &str = "
-    DELETE FROM uploads WHERE build IN (
-        SELECT build FROM uploads
-        WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
-
 /// Reads the names of the partitions, and the month.
 pub(crate) const PARTITION_NAMES: &str = "
     SELECT relname::text, to_char(now(), 'YYYY_MM')
@@ -479,128 +367,6 @@ pub(crate) const FORGET_LOST: &str = "
     DELETE FROM lost_attempts WHERE (build, epoch) IN (
         SELECT build, epoch FROM lost_attempts
         WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
-
-/// Opens a session of a browser, and deletes those that have ended.
-pub(crate) const OPEN_SESSION: &str = "
-    WITH ended AS (
-        DELETE FROM web_sessions
-        WHERE used < now() - interval '12 hours' OR opened < now() - interval '7 days')
-    INSERT INTO web_sessions (hash, token) VALUES ($1, $2)";
-
-/// Reads the token of a session that has not ended, and if its use is noted.
-pub(crate) const SESSION: &str = "
-    SELECT token, used > now() - interval '1 minute' FROM web_sessions
-    WHERE hash = $1 AND used > now() - interval '12 hours' AND opened > now() - interval '7 days'";
-
-/// Notes the use of a session.
-pub(crate) const TOUCH_SESSION: &str = "UPDATE web_sessions SET used = now() WHERE hash = $1";
-
-/// Ends a session.
-pub(crate) const CLOSE_SESSION: &str = "DELETE FROM web_sessions WHERE hash = $1";
-
-/// Reads the schedules that are not paused, and the time; one row without a schedule if all are paused.
-pub(crate) const SCHEDULES: &str = "
-    SELECT clock.ms, name, timing, added, since
-    FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS ms) AS clock
-    LEFT JOIN schedules ON NOT paused ORDER BY name";
-
-/// Adds a schedule, and returns what it did. An equal one stays as it is; the pause and the last build of
-/// one that is replaced stay.
-pub(crate) const ADD_SCHEDULE: &str = "
-    WITH known AS (
-        SELECT (timing, coalesces, submitter, priority, machine, requirements)
-                = ($2, $3, $4, $5, $6, $7)
-            AND target IS NOT DISTINCT FROM $8 AND project IS NOT DISTINCT FROM $9 AS is_equal
-        FROM schedules WHERE name = $1 FOR UPDATE),
-    written AS (
-        INSERT INTO schedules (name, timing, coalesces, submitter, priority, machine, requirements,
-            target, project, added, since)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, clock.ms, clock.ms
-        FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS ms) AS clock
-        WHERE CASE WHEN EXISTS (SELECT FROM known) THEN $10 AND NOT (SELECT is_equal FROM known)
-            ELSE (SELECT count(*) FROM schedules) < $11 END
-        ON CONFLICT (name) DO UPDATE SET timing = excluded.timing, coalesces = excluded.coalesces,
-            submitter = excluded.submitter, priority = excluded.priority, machine = excluded.machine,
-            requirements = excluded.requirements, target = excluded.target, project = excluded.project,
-            added = excluded.added, since = excluded.since, last_at = NULL, last_due = NULL,
-            last_result = NULL
-        WHERE $10
-        RETURNING 1)
-    SELECT CASE
-        WHEN EXISTS (SELECT FROM written)
-            THEN CASE WHEN EXISTS (SELECT FROM known) THEN 'replaced' ELSE 'new' END
-        WHEN (SELECT is_equal FROM known) THEN 'unchanged'
-        WHEN EXISTS (SELECT FROM known) THEN 'exists'
-        WHEN (SELECT count(*) FROM schedules) < $11 THEN 'exists'
-        ELSE 'full' END";
-
-/// Deletes a schedule.
-pub(crate) const REMOVE_SCHEDULE: &str = "DELETE FROM schedules WHERE name = $1";
-
-/// Pauses a schedule or ends its pause, whose times are done.
-pub(crate) const PAUSE_SCHEDULE: &str = "
-    UPDATE schedules SET paused = $2, since = CASE WHEN paused AND NOT $2
-        THEN greatest(since, (extract(epoch FROM now()) * 1000)::bigint) ELSE since END
-    WHERE name = $1";
-
-/// Runs a schedule: at once, or for a time if it is as it was read. Another coordinator that runs it
-/// meanwhile has changed the mark, so that the row is no longer found.
-pub(crate) const RUN_SCHEDULE: &str = "
-    WITH held AS (
-        SELECT * FROM schedules
-        WHERE name = $1 AND ($3::text IS NULL
-            OR timing = $3 AND added = $4::bigint AND since = $5::bigint AND NOT paused)
-        FOR UPDATE),
-    known AS (SELECT build FROM submissions WHERE key = $2),
-    unfinished AS (
-        SELECT builds.id FROM held JOIN builds ON builds.id = held.last_build
-        WHERE held.coalesces AND NOT EXISTS (SELECT FROM known)),
-    added AS (
-        INSERT INTO submissions (key, build) SELECT $2, nextval('build_ids') FROM held
-        WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM unfinished)
-        ON CONFLICT DO NOTHING RETURNING build),
-    submitted AS (
-        INSERT INTO builds (id, submitter, priority, machine, requirements, submitted, target, project)
-        SELECT build, submitter, priority, machine, requirements, now(), target, project
-        FROM added, held RETURNING id)
-    UPDATE schedules SET since = coalesce($7::bigint, schedules.since),
-        last_at = (extract(epoch FROM now()) * 1000)::bigint, last_due = $6,
-        last_result = CASE WHEN EXISTS (SELECT FROM unfinished) THEN 'attached' ELSE 'submitted' END,
-        last_build = coalesce((SELECT id FROM submitted), schedules.last_build),
-        shown_build = coalesce((SELECT id FROM submitted), (SELECT build FROM known),
-            (SELECT id FROM unfinished))
-    FROM held WHERE schedules.name = held.name
-    RETURNING schedules.shown_build, schedules.last_result";
-
-/// Reads the schedules for clients, or one of them.
-pub(crate) const SCHEDULE_VIEWS: &str = "
-    SELECT name, timing, coalesces, submitter, priority, requirements, target, project, paused, added,
-        since, last_at, last_due, last_result, shown_build, (extract(epoch FROM now()) * 1000)::bigint
-    FROM schedules WHERE $1::text IS NULL OR name = $1 ORDER BY name";
-
-/// Reads the projects: the number of unfinished builds, the last build with an outcome, and the last good
-/// one among the last thousand. The recursion jumps from one name to the next in the index.
-pub(crate) const PROJECTS: &str = "
-    WITH RECURSIVE results AS (
-        (SELECT project FROM finished WHERE project IS NOT NULL ORDER BY project LIMIT 1)
-        UNION ALL
-        SELECT (SELECT project FROM finished WHERE project > results.project
-            ORDER BY project LIMIT 1)
-        FROM results WHERE results.project IS NOT NULL),
-    queue AS (
-        SELECT project, count(*) AS unfinished FROM builds WHERE project IS NOT NULL GROUP BY project),
-    names AS (
-        SELECT project FROM results WHERE project IS NOT NULL
-        UNION SELECT project FROM queue
-        UNION SELECT project FROM schedules WHERE project IS NOT NULL)
-    SELECT names.project, coalesce(queue.unfinished, 0),
-        (SELECT id FROM finished WHERE finished.project = names.project ORDER BY id DESC LIMIT 1),
-        (SELECT id FROM (
-                SELECT id, outcome FROM finished WHERE finished.project = names.project
-                ORDER BY id DESC LIMIT 1000) AS last
-            WHERE outcome IN ('success', 'warning') ORDER BY id DESC LIMIT 1),
-        ARRAY(SELECT name FROM schedules WHERE schedules.project = names.project ORDER BY name)
-    FROM names LEFT JOIN queue ON queue.project = names.project ORDER BY names.project";
 
 /// All statements.
 pub const ALL: [(&str, &str); 85] = [
