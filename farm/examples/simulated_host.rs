@@ -197,7 +197,7 @@ fn execute(
         Effect::Release(release) => {
             tokio::spawn(link.settle(number, "release", release.lease, release));
         }
-        Effect::Record(lease, _) => {
+        Effect::Record(lease, ..) => {
             disk.write("lease", lease)?;
             inputs.send(Input::Recorded(lease))?;
         }
@@ -208,7 +208,7 @@ fn execute(
             inputs.send(Input::Stored(report.lease))?;
         }
         Effect::Forget(lease) => disk.write("forget", lease)?,
-        Effect::Guard(..) | Effect::Fetch(..) => {}
+        Effect::Guard(..) | Effect::Fetch(..) | Effect::Try(..) | Effect::EndTrial(..) => {}
     }
     Ok(())
 }

@@ -12,11 +12,13 @@ use config::MachineName;
 use config::task::Outcome;
 
 use crate::messages::{Grant, PollAnswer, PollId, Release, Report};
+use crate::trials::{HostTrial, TrialNumber, TrialOrder};
 use crate::{Lease, Moment, Published, Requirements, Revision, Terms};
 
 mod answers;
 mod polls;
 mod recovery;
+mod trials;
 
 pub use recovery::{OnDisk, Recovered};
 
@@ -49,6 +51,8 @@ pub enum Input {
     Removed(MachineName),
     /// The offer has changed for another reason.
     OfferChanged,
+    /// The revision of a trial has arrived, and the trial is on disk.
+    Tried(MachineName, TrialNumber),
     /// A revision has not arrived. The next answer of the farm begins again.
     NotFetched(MachineName),
 }
@@ -66,8 +70,8 @@ pub enum Effect {
         hold_ms: u64,
     },
     /// Fetch the sources of a build and write its lease to the disk, then give [`Input::Recorded`] or
-    /// [`Input::NotRecorded`].
-    Record(Lease, Requirements),
+    /// [`Input::NotRecorded`]. The build runs on the current revision, or on this one, which is on trial.
+    Record(Lease, Requirements, Option<Revision>),
     /// Start a guest that ends at this time unless its guard is moved.
     Start(Lease, Moment),
     /// Move the guard of a guest.
@@ -82,8 +86,13 @@ pub enum Effect {
     Release(Release),
     /// Delete the lease and its result from the disk.
     Forget(Lease),
-    /// Fetch a revision, then give [`Input::Fetched`] or [`Input::NotFetched`].
+    /// Make a revision current that is on trial here, or else fetch it. Then give [`Input::Fetched`] or
+    /// [`Input::NotFetched`].
     Fetch(MachineName, Published),
+    /// Fetch a revision and put it on trial, then give [`Input::Tried`] or [`Input::NotFetched`].
+    Try(MachineName, TrialOrder),
+    /// Note the end of a trial, whose revision was rolled back.
+    EndTrial(MachineName, TrialOrder),
 }
 
 /// The state of a lease that has no result yet.
@@ -144,6 +153,8 @@ pub struct HostAgent {
     outbox: BTreeMap<Lease, Pending>,
     revisions: BTreeMap<MachineName, Revision>,
     fetching: BTreeSet<MachineName>,
+    /// The last trial of each machine.
+    trials: BTreeMap<MachineName, HostTrial>,
 }
 
 impl HostAgent {
@@ -172,7 +183,8 @@ impl HostAgent {
             Input::Stored(lease) => self.stored(now, lease, &mut effects),
             Input::Settled(lease) => self.settled(now, lease, &mut effects),
             Input::Fetched(machine, revision) => self.fetched(now, machine, revision),
-            Input::Removed(machine) => drop(self.revisions.remove(&machine)),
+            Input::Removed(machine) => self.removed(&machine),
+            Input::Tried(machine, number) => self.tried(now, machine, number),
             Input::OfferChanged => self.poll_soon(now),
             Input::NotFetched(machine) => drop(self.fetching.remove(&machine)),
         }
@@ -315,6 +327,11 @@ impl HostAgent {
             }
             self.forget(now, lease, effects);
         }
+    }
+
+    fn removed(&mut self, machine: &MachineName) {
+        self.revisions.remove(machine);
+        self.trials.remove(machine);
     }
 
     fn fetched(&mut self, now: Moment, machine: MachineName, revision: Revision) {

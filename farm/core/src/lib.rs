@@ -16,11 +16,12 @@ pub mod publication;
 pub mod schedules;
 pub mod sources;
 pub mod transfers;
+pub mod trials;
 pub mod view;
 pub mod watch;
 pub mod windows;
 
 pub use model::{
-    Capacity, Epoch, HostId, Lease, Moment, Offer, OfferedMachine, Published, Requirements,
-    Revision, Standing, Terms, Work,
+    Capacity, Epoch, HostId, Lease, Moment, Offer, OfferedMachine, OfferedTrial, Published,
+    Requirements, Revision, Standing, Terms, Work,
 };

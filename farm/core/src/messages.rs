@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schedules::{Added, Schedule};
 use crate::transfers::TransferOrder;
+use crate::trials::TrialOrder;
 use crate::windows::{NewWindow, WindowId};
 use crate::{HostId, Lease, Offer, Published, Requirements, Revision};
 
@@ -47,6 +48,9 @@ pub struct Grant {
     pub requirements: Requirements,
     /// True if the build was canceled: its guest is ended, and the result is `abort`.
     pub canceled: bool,
+    /// The revision on trial that the build runs on; `None` for the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Revision>,
 }
 
 /// The answer to a poll: all leases of the host, old and new. A lease that the host has named and that
@@ -60,6 +64,10 @@ pub struct PollAnswer {
     /// The revisions that the farm has published, also of machines that the host does not have. It fetches
     /// those that its settings permit.
     pub published: BTreeMap<MachineName, Published>,
+    /// The last trial of each machine, unless its revision was promoted: then it is published. A host that
+    /// has the machine fetches a revision on trial and makes its images, and the current revision stays.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trials: BTreeMap<MachineName, TrialOrder>,
     /// The transfers that coordinators wait for. An answer may repeat them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transfers: Vec<TransferOrder>,

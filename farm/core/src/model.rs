@@ -248,6 +248,25 @@ pub struct OfferedMachine {
     pub frozen: bool,
     /// True if the caches of the machine have content.
     pub cached: bool,
+    /// The revision on trial that the host has beside the current one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<OfferedTrial>,
+}
+
+/// A revision on trial that a host has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OfferedTrial {
+    /// The revision.
+    pub revision: Revision,
+    /// The digest of its content manifest; `None` if the host does not know its content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<Digest>,
+    /// The toolchains with a bootstrapped image of it.
+    pub toolchains: BTreeSet<ToolchainName>,
+    /// The toolchains whose bootstrap has failed on it, and not on the current revision, with the reasons.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<ToolchainName, String>,
 }
 
 /// The state of a host, as it tells the farm: what it has, and what is free.

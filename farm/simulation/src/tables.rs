@@ -291,6 +291,7 @@ fn grant(build: BuildId, record: &BuildRecord) -> Grant {
         },
         requirements: record.submission.requirements.clone(),
         canceled: record.canceled,
+        trial: None,
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn grant(row: &Row) -> Result<Grant, StoreError> {
         lease: lease(row),
         requirements: json::<Requirements>("builds", row, 2)?,
         canceled: row.get(3),
+        trial: None,
     })
 }
 

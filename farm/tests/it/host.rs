@@ -74,11 +74,15 @@ fn execute(
         }
         Effect::Report(report) => Request::Report(host, report),
         Effect::Release(release) => Request::Release(host, release),
-        Effect::Record(lease, _) => return give(inputs, Input::Recorded(lease)),
+        Effect::Record(lease, ..) => return give(inputs, Input::Recorded(lease)),
         Effect::Start(lease, _) => return give(inputs, Input::Ended(lease, Outcome::Success)),
         Effect::Stop(lease) => return give(inputs, Input::Gone(lease)),
         Effect::Store(report) => return give(inputs, Input::Stored(report.lease)),
-        Effect::Guard(..) | Effect::Forget(_) | Effect::Fetch(..) => return,
+        Effect::Guard(..)
+        | Effect::Forget(_)
+        | Effect::Fetch(..)
+        | Effect::Try(..)
+        | Effect::EndTrial(..) => return,
     };
     let (coordinator, inputs) = (Arc::clone(coordinator), inputs.clone());
     tokio::spawn(async move {

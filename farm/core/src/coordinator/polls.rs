@@ -154,6 +154,7 @@ impl PollHandling {
             id: self.poll.id,
             leases: self.leases.clone(),
             published: self.published.clone(),
+            trials: BTreeMap::new(),
             transfers: Vec::new(),
         }))
     }

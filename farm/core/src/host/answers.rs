@@ -29,6 +29,9 @@ impl HostAgent {
         for (machine, wanted) in answer.published {
             self.published(machine, wanted, effects);
         }
+        for (machine, order) in answer.trials {
+            self.ordered(machine, order, effects);
+        }
     }
 
     fn granted(
@@ -62,7 +65,7 @@ impl HostAgent {
             Some(Held::Recording(current)) => *current = deadline.max(*current),
             None => {
                 self.held.insert(lease, Held::Recording(deadline));
-                effects.push(Effect::Record(lease, grant.requirements));
+                effects.push(Effect::Record(lease, grant.requirements, grant.trial));
             }
         }
     }

@@ -7,6 +7,7 @@ use config::task::Outcome;
 
 use super::{Effect, Held, HostAgent, Pending, releasing};
 use crate::messages::Report;
+use crate::trials::HostTrial;
 use crate::{Lease, Moment, Revision, Terms};
 
 /// A lease on disk.
@@ -31,6 +32,8 @@ pub struct Recovered {
     pub guests: BTreeMap<Lease, Moment>,
     /// The current revision of each machine.
     pub revisions: BTreeMap<MachineName, Revision>,
+    /// The last trial of each machine that the farm has asked for.
+    pub trials: BTreeMap<MachineName, HostTrial>,
 }
 
 /// Returns the state of a host that continues, and the effects that clean it.
@@ -46,6 +49,7 @@ pub(super) fn recover(
         disk,
         guests,
         revisions,
+        trials,
     } = recovered;
     let mut effects = Vec::new();
     let (mut held, mut outbox) = (BTreeMap::new(), BTreeMap::new());
@@ -88,6 +92,7 @@ pub(super) fn recover(
         outbox,
         revisions,
         fetching: BTreeSet::new(),
+        trials,
     };
     (agent, effects)
 }

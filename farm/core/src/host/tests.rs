@@ -31,6 +31,7 @@ fn grant(lease: Lease) -> Grant {
             work: crate::Work::default(),
         },
         canceled: false,
+        trial: None,
     }
 }
 
@@ -39,16 +40,17 @@ fn answer(id: PollId, leases: &[Lease]) -> Input {
         id,
         leases: leases.iter().copied().map(grant).collect(),
         published: BTreeMap::new(),
+        trials: BTreeMap::new(),
         transfers: Vec::new(),
     })
 }
 
-fn agent() -> HostAgent {
+pub(super) fn agent() -> HostAgent {
     HostAgent::new(TERMS, 7, Moment(0), Recovered::default()).0
 }
 
 /// Lets the host poll, and returns the identity of the poll.
-fn poll(agent: &mut HostAgent, now: u64) -> PollId {
+pub(super) fn poll(agent: &mut HostAgent, now: u64) -> PollId {
     let effects = agent.step(Moment(now), Input::Tick);
     let poll = effects.iter().find_map(|effect| match effect {
         Effect::Poll { id, .. } => Some(*id),

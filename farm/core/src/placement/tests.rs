@@ -38,6 +38,7 @@ fn offer(cpus: u64) -> Offer {
         toolchains: BTreeSet::from(["default".parse().unwrap()]),
         frozen: false,
         cached: false,
+        trial: None,
     };
     let total = Capacity {
         guests: 10,

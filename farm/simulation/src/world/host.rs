@@ -127,6 +127,7 @@ impl World {
                 guests
             },
             revisions,
+            ..Recovered::default()
         };
         let mut terms = TERMS;
         if self.has(Bug::HostUsesWholeLease) {
@@ -235,7 +236,7 @@ impl World {
                 };
                 self.host_sends(host, &Request::Poll(HostId(host as u64), poll));
             }
-            Effect::Record(lease, requirements) => {
+            Effect::Record(lease, requirements, _) => {
                 self.ghosts.known(lease);
                 self.hosts[host].needs.insert(lease, requirements.clone());
                 self.host_records(host, lease, &requirements);
@@ -276,6 +277,7 @@ impl World {
             }
             Effect::Forget(lease) => self.write(host, Write::Forget(lease)),
             Effect::Fetch(machine, wanted) => self.fetch(host, machine, wanted),
+            Effect::Try(..) | Effect::EndTrial(..) => {}
         }
     }
 
@@ -307,6 +309,7 @@ impl World {
                 toolchains: BTreeSet::from([self.client.toolchain().clone()]),
                 frozen: false,
                 cached: host == 0,
+                trial: None,
             };
             (machine.clone(), offered)
         });

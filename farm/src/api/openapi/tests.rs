@@ -10,14 +10,15 @@ use config::task::{Digest, Outcome, Source};
 use farm_core::messages::{Grant, NewBuild, Poll, PollAnswer, PollId, Release, Report, Subject};
 use farm_core::schedules::{NewSchedule, Schedule};
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
+use farm_core::trials::{TrialNumber, TrialOrder};
 use farm_core::view::{
     BuildPage, BuildState, BuildView, FilesPlace, HostView, LostAttempt, MachineView, ProjectView,
     QueueView, ScheduleView, WindowView,
 };
 use farm_core::windows::{Day, Weekly, WindowId, WindowRequest};
 use farm_core::{
-    Capacity, Epoch, HostId, Lease, Offer, OfferedMachine, Published, Requirements, Revision,
-    Terms, Work,
+    Capacity, Epoch, HostId, Lease, Offer, OfferedMachine, OfferedTrial, Published, Requirements,
+    Revision, Terms, Work,
 };
 use jiff::Timestamp;
 use jiff::civil::Time;
@@ -161,6 +162,12 @@ fn offered() -> OfferedMachine {
         toolchains: ["default".parse().unwrap()].into(),
         frozen: true,
         cached: true,
+        trial: Some(OfferedTrial {
+            revision: Revision(4),
+            content: Some(digest()),
+            toolchains: ["default".parse().unwrap()].into(),
+            failures: [("gcc".parse().unwrap(), "no space".to_owned())].into(),
+        }),
     }
 }
 
@@ -191,6 +198,15 @@ fn grant() -> Grant {
         lease: LEASE,
         requirements: requirements(),
         canceled: true,
+        trial: Some(Revision(4)),
+    }
+}
+
+fn trial_order() -> TrialOrder {
+    TrialOrder {
+        number: TrialNumber(2),
+        candidate: published(),
+        rolled_back: Some("build 7 failed on it".to_owned()),
     }
 }
 
@@ -329,6 +345,8 @@ fn compare_hosts(compared: &mut Compared) {
     compared.taken("PollId", &poll().id);
     compared.taken("Capacity", &capacity());
     compared.taken("OfferedMachine", &offered());
+    let trial = offered().trial.unwrap_or_default();
+    compared.taken("OfferedTrial", &trial);
     compared.taken("Offer", &offer());
     compared.taken("Poll", &poll());
     let report = Report {
@@ -337,6 +355,7 @@ fn compare_hosts(compared: &mut Compared) {
     };
     compared.taken("Report", &report);
     compared.sent("Grant", &grant());
+    compared.sent("TrialOrder", &trial_order());
     let orders: Vec<_> = wanted().into_iter().map(order).collect();
     for it in &orders {
         compared.sent("TransferOrder", it);
@@ -345,6 +364,7 @@ fn compare_hosts(compared: &mut Compared) {
         id: poll().id,
         leases: vec![grant()],
         published: [("linux".parse().unwrap(), published())].into(),
+        trials: [("linux".parse().unwrap(), trial_order())].into(),
         transfers: orders,
     };
     compared.sent("PollAnswer", &answer);

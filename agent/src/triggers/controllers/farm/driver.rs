@@ -212,7 +212,7 @@ impl Driver {
     async fn execute(&mut self, effect: Effect) {
         match effect {
             Effect::Poll { id, held, hold_ms } => self.poll(id, held, hold_ms),
-            Effect::Record(lease, needs) => self.record(lease, needs),
+            Effect::Record(lease, needs, _) => self.record(lease, needs),
             Effect::Start(lease, until) | Effect::Guard(lease, until) => {
                 if let Some(own) = self.own.get(&lease) {
                     builds::permit(&self.agent, own.build, until).await;
@@ -227,6 +227,7 @@ impl Driver {
             Effect::Release(release) => self.release(release),
             Effect::Forget(lease) => self.forget(lease).await,
             Effect::Fetch(machine, wanted) => self.fetch(machine, wanted),
+            Effect::Try(..) | Effect::EndTrial(..) => {}
         }
     }
 

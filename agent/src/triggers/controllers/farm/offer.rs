@@ -31,6 +31,7 @@ pub(super) fn offer(
             content: content(&name),
             frozen: images.iter().any(&is_frozen),
             cached: images.iter().any(&is_cached),
+            trial: None,
             toolchains: images.into_iter().map(|it| it.toolchain).collect(),
         };
         (name, offered)

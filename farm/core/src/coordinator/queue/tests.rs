@@ -82,6 +82,7 @@ fn builds_that_are_being_claimed_are_not_offered_twice() {
         },
         requirements: candidate(1).requirements,
         canceled: false,
+        trial: None,
     };
     queue.claimed(&[pick(1), pick(2)], &Answer::Claimed(vec![grant]));
     assert_eq!(found(&queue, 3), None, "others have claimed build 2");
