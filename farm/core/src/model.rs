@@ -1,5 +1,6 @@
 //! The values of the farm: builds and their requirements, hosts and their offers, leases, times.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -209,6 +210,8 @@ pub enum Standing {
     Current,
     /// It is older.
     Older,
+    /// It is newer, and was not published.
+    Newer,
     /// It has the number of the published one, and the host does not know its content.
     Unknown,
     /// It has the number of the published one, and other content.
@@ -218,12 +221,10 @@ pub enum Standing {
 impl Published {
     /// Returns the relation of a revision with this content to the published one.
     pub fn standing(&self, revision: Revision, content: Option<&Digest>) -> Standing {
-        if revision != self.revision {
-            return if revision < self.revision {
-                Standing::Older
-            } else {
-                Standing::Current
-            };
+        match revision.cmp(&self.revision) {
+            Ordering::Less => return Standing::Older,
+            Ordering::Greater => return Standing::Newer,
+            Ordering::Equal => {}
         }
         match (&self.content, content) {
             (Some(published), Some(own)) if own != published => Standing::Other,

@@ -170,10 +170,9 @@ pub(crate) const CLAIM: &str = "
             AND (not_before <= now() OR not_before > now() + interval '64 s')
             AND NOT EXISTS (
                 SELECT FROM machines WHERE name = builds.machine
-                    AND (wanted.revision < machines.revision
-                        OR wanted.revision = machines.revision
-                            AND wanted.content IS DISTINCT FROM
-                                coalesce(machines.content, wanted.content)))
+                    AND (wanted.revision <> machines.revision
+                        OR wanted.content IS DISTINCT FROM
+                            coalesce(machines.content, wanted.content)))
         RETURNING builds.id, builds.epoch, requirements, canceled, submitter, builds.charged_ms)
     SELECT id, epoch, requirements, canceled, submitter,
         (now() AT TIME ZONE 'UTC')::date - date '2000-01-01', charged_ms

@@ -26,6 +26,15 @@ pub enum Refusal {
         /// The current one.
         current: Revision,
     },
+    /// Its revision is newer than the published one.
+    Newer {
+        /// The machine.
+        machine: MachineName,
+        /// The revision that it has.
+        has: Revision,
+        /// The published one.
+        published: Revision,
+    },
     /// Its revision has the number of the published one, and the host does not know its content.
     Unknown(MachineName, Revision),
     /// Its revision has the number of the published one, and other content.
@@ -83,6 +92,17 @@ impl fmt::Display for Refusal {
                 f,
                 "has revision {} of {machine} and fetches {}",
                 has.0, current.0
+            ),
+            Self::Newer {
+                machine,
+                has,
+                published,
+            } => write!(
+                f,
+                "has revision {} of {machine}, and {} is published; {}",
+                has.0,
+                published.0,
+                publish_hint(machine, *has)
             ),
             Self::Unknown(machine, revision) => write!(
                 f,
@@ -144,6 +164,11 @@ pub fn unlike(
             has,
             current: published.revision,
         }),
+        Standing::Newer => Some(Refusal::Newer {
+            machine,
+            has,
+            published: published.revision,
+        }),
         Standing::Unknown => Some(Refusal::Unknown(machine, has)),
         Standing::Other => Some(Refusal::OtherContent(machine, has)),
     }
@@ -152,6 +177,15 @@ pub fn unlike(
 /// Returns the way to mend a host that does not know the content of its revision.
 fn record_hint(machine: &MachineName, revision: Revision) -> String {
     format!("`buildhost record {machine} {}` there reads it", revision.0)
+}
+
+/// Returns the ways to mend a host whose revision was not published.
+fn publish_hint(machine: &MachineName, revision: Revision) -> String {
+    format!(
+        "`buildhost publish {machine} {}` in the farm gives it to all hosts, and `buildhost rollback {machine}` \
+         there takes it back",
+        revision.0
+    )
 }
 
 /// Returns the way to mend a host whose revision has other content.

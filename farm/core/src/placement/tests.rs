@@ -131,7 +131,7 @@ fn before_a_window_only_builds_start_that_usually_end_in_time() {
 }
 
 #[test]
-fn a_host_with_an_older_revision_gets_nothing() {
+fn a_host_with_an_older_revision_fetches_the_published_one() {
     let second = Published {
         revision: Revision(2),
         content: None,
@@ -146,7 +146,7 @@ fn a_host_with_an_older_revision_gets_nothing() {
 }
 
 #[test]
-fn a_host_with_other_content_under_the_published_number_gets_nothing() {
+fn a_host_with_another_revision_than_the_published_one_gets_nothing() {
     let digest = |digit: &str| digit.repeat(64).parse().ok();
     let first = Published {
         revision: Revision(1),
@@ -166,7 +166,12 @@ fn a_host_with_other_content_under_the_published_number_gets_nothing() {
     assert_eq!(refused(1, digest("b")), Some(other));
     let unknown = Refusal::Unknown(linux(), Revision(1));
     assert_eq!(refused(1, None), Some(unknown));
-    assert_eq!(refused(2, None), None);
+    let newer = Refusal::Newer {
+        machine: linux(),
+        has: Revision(2),
+        published: Revision(1),
+    };
+    assert_eq!(refused(2, None), Some(newer));
 }
 
 #[test]

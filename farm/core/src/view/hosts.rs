@@ -100,16 +100,16 @@ impl fmt::Display for WindowView {
 }
 
 impl HostView {
-    /// Notes the machines whose content is not the published one, or is unknown. An older revision is
-    /// none of them: the host fetches the published one by itself.
+    /// Notes the machines whose revision is newer than the published one, or whose content is another one or
+    /// unknown. An older revision is none of them: the host fetches the published one by itself.
     #[must_use]
     pub fn compared(mut self, published: &BTreeMap<MachineName, Published>) -> Self {
         let needs_person = |(name, offered): (&MachineName, &OfferedMachine)| {
             let row = published.get(name)?;
             let standing = row.standing(offered.revision, offered.content.as_ref());
             let refusal = unlike(name, offered, row)?;
-            let is_unlike = matches!(standing, Standing::Unknown | Standing::Other);
-            is_unlike.then(|| (name.clone(), refusal.to_string()))
+            let fetches = matches!(standing, Standing::Current | Standing::Older);
+            (!fetches).then(|| (name.clone(), refusal.to_string()))
         };
         let machines = self.offer.machines.iter();
         self.unlike = machines.filter_map(needs_person).collect();
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_with_other_content_says_so_and_one_that_is_behind_does_not() {
+    fn a_host_with_another_revision_says_so_and_one_that_is_behind_does_not() {
         let digest = |digit: &str| digit.repeat(64).parse().ok();
         let published = Published {
             revision: Revision(2),
@@ -236,7 +236,11 @@ mod tests {
         };
         assert_eq!(said(2, digest("a")), "");
         assert_eq!(said(1, digest("b")), "");
-        assert_eq!(said(3, None), "");
+        assert_eq!(
+            said(3, None),
+            "has revision 3 of linux, and 2 is published; `buildhost publish linux 3` in the farm gives it to \
+             all hosts, and `buildhost rollback linux` there takes it back"
+        );
         assert_eq!(
             said(2, digest("b")),
             "has revision 2 of linux with other content than the published one; after `buildhost \

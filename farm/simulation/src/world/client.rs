@@ -63,6 +63,43 @@ impl Client {
 }
 
 impl World {
+    /// Publishes a revision, or puts one on a host only, which a person does who tries it.
+    fn client_publishes(&mut self) {
+        self.client.revision += 1;
+        let revision = self.client.revision;
+        let machine = self.rng.usize(0..self.client.machines.len());
+        let machine = self.client.machines[machine].clone();
+        let published = |is_other| Published {
+            revision: Revision(revision),
+            content: Some(content(revision, is_other)),
+        };
+        if self.rng.u32(0..4) == 0 {
+            self.push_revision(&machine, &published(false));
+            return;
+        }
+        self.client_sends(Request::Publish(machine.clone(), published(false)));
+        if self.rng.u32(0..4) == 0 {
+            self.client_sends(Request::Publish(machine, published(true)));
+        }
+    }
+
+    /// Publishes the revisions that are on hosts only. Without that, these hosts get no builds.
+    fn client_publishes_the_rest(&mut self) {
+        for machine in self.client.machines.clone() {
+            let hosts = self.hosts.iter().filter(|it| !it.is_lost);
+            let newest = hosts.max_by_key(|it| it.revisions.get(&machine).copied());
+            let Some(newest) = newest else { continue };
+            let Some(revision) = newest.revisions.get(&machine).copied() else {
+                continue;
+            };
+            let content = newest.contents.get(&machine).cloned();
+            let published = self.tables.published.get(&machine);
+            if published.is_some_and(|it| it.revision < revision) && content.is_some() {
+                self.client_sends(Request::Publish(machine, Published { revision, content }));
+            }
+        }
+    }
+
     pub(super) fn client_acts(&mut self) {
         if self.is_calm() {
             // An earlier request to drain may still be under way.
@@ -72,28 +109,13 @@ impl World {
                 self.client_sends(Request::Drain(HostId(host as u64), false));
             }
             self.client_removes_schedules();
+            self.client_publishes_the_rest();
             return;
         }
         let pause = self.rng.u64(1..2 * STORM_MS / 40);
         self.after(pause, Event::Client);
         match self.rng.u32(0..12) {
-            0 => {
-                self.client.revision += 1;
-                let machine = self.rng.usize(0..self.client.machines.len());
-                let machine = self.client.machines[machine].clone();
-                let publish = |revision, is_other| {
-                    let published = Published {
-                        revision: Revision(revision),
-                        content: Some(content(revision, is_other)),
-                    };
-                    Request::Publish(machine.clone(), published)
-                };
-                let revision = self.client.revision;
-                self.client_sends(publish(revision, false));
-                if self.rng.u32(0..4) == 0 {
-                    self.client_sends(publish(revision, true));
-                }
-            }
+            0 => self.client_publishes(),
             1 => {
                 let (host, drained) = (self.rng.u64(0..HOSTS as u64), self.rng.bool());
                 self.client_sends(Request::Drain(HostId(host), drained));

@@ -270,10 +270,11 @@ impl World {
         if started > record.losses || record.losses >= TERMS.attempts_max {
             self.violate(format!("no build is tried for ever: {lease}"));
         }
-        let published = before.published.get(&machine);
-        let published = published.map_or(Revision(0), |it| it.revision);
+        let Some(published) = before.published.get(&machine) else {
+            return;
+        };
         let last = self.ghosts.claimed.entry(machine).or_default();
-        if record.revision < published.max(*last) {
+        if published.revision != record.revision || *last > record.revision {
             self.violate(format!("a revision never goes down: the one of {lease}"));
         } else {
             *last = record.revision;
