@@ -188,7 +188,7 @@ pub fn window_refusal(
 }
 
 /// Returns the machines of an offer that get no builds until a person mends that: their revision is newer
-/// than the published one, or their content is another one or unknown. An older revision does not count: the
+/// than the published one, or their content is another one or unknown. An older revision is not among them: the
 /// host fetches the published one by itself.
 pub fn unlike_machines<'a>(
     offer: &'a Offer,
