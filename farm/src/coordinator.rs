@@ -308,6 +308,8 @@ impl Coordinator {
                 Operation::Cancel(_)
                 | Operation::Drain(..)
                 | Operation::Publish(..)
+                | Operation::BeginTrial(..)
+                | Operation::EndTrial { .. }
                 | Operation::AddWindow(..)
                 | Operation::RemoveWindow(..),
                 Ok(_),
@@ -340,5 +342,6 @@ fn nothing() -> Answer {
     Answer::Candidates {
         builds: Vec::new(),
         used_ms: BTreeMap::new(),
+        vacancies: BTreeMap::new(),
     }
 }

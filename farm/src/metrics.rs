@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
+use config::canary::TrialVerdict;
 use config::schedule::RunResult;
 use farm_core::operation::{Answer, Operation, Unknown};
 use farm_core::site::HostState;
@@ -32,6 +33,8 @@ pub struct Counters {
     refused: Counter<u64, AtomicU64>,
     /// Runs of schedules, by their result.
     runs: Family<Vec<(&'static str, &'static str)>, Counter<u64, AtomicU64>>,
+    /// Trials of revisions that this coordinator has ended, by verdict.
+    trials: Family<Vec<(&'static str, &'static str)>, Counter<u64, AtomicU64>>,
     /// Builds whose files are in the object store.
     archived: Counter<u64, AtomicU64>,
     /// Builds whose files no host had any more.
@@ -50,6 +53,12 @@ impl Default for Counters {
             "schedule_runs",
             "Runs of schedules, by result",
             Family::clone(&runs),
+        );
+        let trials = Family::default();
+        registry.register(
+            "trials",
+            "Trials of revisions that have ended, by verdict",
+            Family::clone(&trials),
         );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
@@ -81,6 +90,7 @@ impl Default for Counters {
                 "Statements that failed, and of which the effect is unknown",
             ),
             runs,
+            trials,
             registry,
         }
     }
@@ -96,6 +106,7 @@ impl Counters {
             (_, Ok(Answer::Ran(_, result))) => self.ran(*result),
             (Operation::Finish(..), Ok(Answer::Recorded)) => self.results.inc(),
             (Operation::Finish(..), Ok(Answer::Stale)) => self.refused.inc(),
+            (Operation::EndTrial { verdict, .. }, Ok(Answer::Done)) => self.ended(*verdict),
             (Operation::Archive(_, Some(_)), Ok(Answer::Done)) => self.archived.inc(),
             (Operation::Archive(_, None), Ok(Answer::Done)) => self.lost.inc(),
             _ => return,
@@ -106,6 +117,15 @@ impl Counters {
         let name = RunResult::ALL.iter().find(|(known, _)| *known == result);
         let name = name.map_or("", |(_, name)| name);
         let counter = self.runs.get_or_create(&vec![("result", name)]);
+        counter.inc()
+    }
+
+    fn ended(&self, verdict: TrialVerdict) -> u64 {
+        let name = match verdict {
+            TrialVerdict::Promoted => "promoted",
+            TrialVerdict::RolledBack => "rolled_back",
+        };
+        let counter = self.trials.get_or_create(&vec![("verdict", name)]);
         counter.inc()
     }
 
@@ -131,6 +151,8 @@ pub struct FarmState {
     pub schedules: Vec<ScheduleView>,
     /// The builds whose files wait for the object store, if there is one.
     pub uploads: Option<Uploads>,
+    /// The number of revisions on trial.
+    pub trials_open: usize,
 }
 
 /// Returns the state of the farm in the text format of OpenMetrics. It is `None` if the database does not
@@ -146,6 +168,7 @@ pub fn gauges(farm: Option<&FarmState>) -> String {
         hosts,
         schedules,
         uploads,
+        trials_open,
     }) = farm
     {
         let builds = Gauges::default();
@@ -175,6 +198,9 @@ pub fn gauges(farm: Option<&FarmState>) -> String {
         late.set(seconds.max(0));
         let help = "Seconds since the oldest time of a schedule that has not run";
         registry.register("schedule_late_seconds", help, late);
+        let open = Gauge::<i64>::default();
+        open.set(i64::try_from(*trials_open).unwrap_or(i64::MAX));
+        registry.register("trials_open", "Revisions on trial", open);
         if let Some(uploads) = uploads {
             let mut gauge = |name: &str, help: &str, value: u64| {
                 let gauge = Gauge::<i64>::default();

@@ -31,10 +31,12 @@ async fn read(coordinator: &Coordinator) -> Result<FarmState, StoreError> {
         Some(_) => Some(store.uploads().await?),
         None => None,
     };
+    let (_, trials) = store.revisions().await?;
     Ok(FarmState {
         queue: store.queue().await?,
         hosts: store.host_states(coordinator.terms().lease_ms).await?,
         schedules: store.schedules().await?,
         uploads,
+        trials_open: trials.values().filter(|it| it.is_open()).count(),
     })
 }

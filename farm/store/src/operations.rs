@@ -72,7 +72,10 @@ impl Store {
                 lease,
                 is_unused,
                 attempts_max,
-            } => it.release(*host, *lease, *is_unused, *attempts_max).await,
+            } => {
+                self.release(&it, *host, *lease, *is_unused, *attempts_max)
+                    .await
+            }
             Operation::Hosts => self.look(&it).await,
             Operation::Rescue {
                 host,
@@ -80,6 +83,9 @@ impl Store {
                 attempts_max,
             } => it.rescue(*host, *beat, *attempts_max).await,
             Operation::Publish(machine, wanted) => it.publish(machine, wanted).await,
+            Operation::BeginTrial(..) | Operation::EndTrial { .. } | Operation::Trials => {
+                it.apply_to_trials(operation).await
+            }
             Operation::Drain(host, drained) => {
                 let rows = it.execute(sql::DRAIN, &[&signed(host.0), drained]).await?;
                 Ok(if rows == 0 {
@@ -182,11 +188,21 @@ impl Connection {
                 requirements: json("builds", row, 4)?,
                 waited_ms: number(row, 5),
                 usual_ms: None,
+                may_be_on_trial: row.get(6),
             })
         });
         let mut builds: Vec<_> = builds.collect::<Result<_, StoreError>>()?;
         builds.sort_by_key(|it| it.build);
-        self.add_usuals(&mut builds).await?;
+        let needs = self.query(sql::PLACEMENT_NEEDS, &[]).await?;
+        let is_needed = |column| needs.first().is_some_and(|row| row.get(column));
+        if is_needed(0) && !builds.is_empty() {
+            self.add_usuals(&mut builds).await?;
+        }
+        let trials = if is_needed(1) {
+            self.trials(false).await?
+        } else {
+            Vec::new()
+        };
         let mut used_ms: BTreeMap<Submitter, u64> = BTreeMap::new();
         for build in &builds {
             used_ms.entry(build.submitter.clone()).or_default();
@@ -200,32 +216,11 @@ impl Connection {
                 *used_ms.entry(submitter).or_default() += used >> age;
             }
         }
-        Ok(Answer::Candidates { builds, used_ms })
-    }
-
-    async fn release(
-        &self,
-        host: HostId,
-        lease: Lease,
-        is_unused: bool,
-        attempts_max: u64,
-    ) -> Result<Answer, StoreError> {
-        let (host, build, epoch) = key(host, lease);
-        let most = signed(attempts_max);
-        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &most];
-        let given_back = if is_unused {
-            self.query(sql::GIVE_BACK, &parameters[..3]).await?
-        } else {
-            self.query(sql::RELEASE, parameters).await?
-        };
-        if !given_back.is_empty() {
-            return Ok(Answer::Recorded);
-        }
-        let known = self.query(sql::IS_RELEASED, &parameters[..3]).await?;
-        Ok(if known.is_empty() {
-            Answer::Stale
-        } else {
-            Answer::Recorded
+        let vacancies = trials.iter().map(|it| (it.trial.number, it.vacancies()));
+        Ok(Answer::Candidates {
+            builds,
+            used_ms,
+            vacancies: vacancies.collect(),
         })
     }
 

@@ -6,9 +6,9 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 12] = [
+const SCRIPTS: [&str; 13] = [
     FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS, SOURCES, SCHEDULES,
-    ARCHIVES, SELECTIONS,
+    ARCHIVES, SELECTIONS, TRIALS,
 ];
 
 /// The queue, hosts and results.
@@ -236,6 +236,36 @@ const SELECTIONS: &str = r#"
     ALTER TABLE offers ADD machines text[] COLLATE "C" NOT NULL DEFAULT '{}';
     CREATE INDEX offers_machines ON offers USING gin (machines);
     ALTER TABLE hosts ADD halted boolean NOT NULL DEFAULT false;
+"#;
+
+/// The last trial of each machine, and the runs of builds on candidates, of which a build has one at most.
+/// `promoted` is `NULL` while a trial is open, and `failure` unless the build runs again because of it. `trial` is
+/// the trial of a build's last claim.
+const TRIALS: &str = r#"
+    CREATE SEQUENCE trial_numbers;
+    CREATE TABLE trials (
+        machine text COLLATE "C" PRIMARY KEY,
+        number bigint NOT NULL,
+        revision bigint NOT NULL,
+        content text COLLATE "C",
+        terms text NOT NULL,
+        began timestamptz NOT NULL,
+        promoted boolean,
+        reason text,
+        ended timestamptz);
+    CREATE TABLE trial_runs (
+        build bigint PRIMARY KEY,
+        trial bigint NOT NULL,
+        revision bigint NOT NULL,
+        epoch bigint NOT NULL,
+        host bigint NOT NULL,
+        began timestamptz NOT NULL DEFAULT now(),
+        failure text);
+    CREATE INDEX trial_runs_trial ON trial_runs (trial);
+    CREATE INDEX trial_runs_began ON trial_runs USING brin (began);
+    ALTER TABLE builds
+        ADD trial bigint,
+        ADD tried boolean NOT NULL DEFAULT false;
 "#;
 
 /// The migrations of the farm.

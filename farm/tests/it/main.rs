@@ -21,3 +21,4 @@ mod sources;
 mod storm;
 mod toaster;
 mod transfers;
+mod trials;
