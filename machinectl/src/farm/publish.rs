@@ -80,6 +80,7 @@ mod tests {
             content: None,
             revisions: revisions.into(),
             unlike_hosts: 0,
+            trial: None,
             hosts: BTreeMap::new(),
             unlike: BTreeMap::new(),
         };

@@ -12,8 +12,7 @@ use farm_core::{
 use fastrand::Rng;
 
 use super::guests::Guest;
-use super::host_disk::{Disk, Write};
-use super::trials::Tried;
+use super::host_disk::{Disk, Tried, Write};
 use super::{Event, Origin, TERMS, World};
 use crate::Bug;
 

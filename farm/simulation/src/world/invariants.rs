@@ -284,7 +284,7 @@ impl World {
         if started > record.losses + u64::from(on_trial) || record.losses >= TERMS.attempts_max {
             self.violate(format!("no build is tried for ever: {lease}"));
         }
-        if self.check_trial_claim(before, grant) {
+        if self.check_trial_claim(&before.open_trials, grant) {
             return;
         }
         let Some(published) = before.published.get(&machine) else {

@@ -12,24 +12,13 @@ use farm_core::trials::{HostTrial, Trial, TrialNumber, TrialOrder, TrialState};
 use farm_core::{Lease, OfferedTrial, Published, Revision};
 
 use super::contents::content;
-use super::invariants::Before;
+use super::host_disk::Tried;
 use super::{Caller, Event, Host, World};
 use crate::Bug;
 use crate::tables::{BuildRecord, State, Tables};
 
 /// The reason of a verdict that a person gives.
 const PERSON: &str = "a person decided so";
-
-/// A revision on trial on the disk of a host.
-#[derive(Debug, Clone)]
-pub(super) struct Tried {
-    /// The trial of the farm; 0 for one that a person has begun on this host only.
-    number: TrialNumber,
-    pub(super) candidate: Published,
-    pub(super) is_open: bool,
-    /// The time at which its image is made, if that succeeds.
-    ready_at: Option<u64>,
-}
 
 /// Facts about trials that no actor knows.
 #[derive(Debug, Default)]
@@ -292,14 +281,18 @@ impl World {
         }
     }
 
-    /// Checks a claim on trial. Returns false for any other claim.
-    pub(super) fn check_trial_claim(&mut self, before: &Before, grant: &Grant) -> bool {
+    /// Checks a claim on trial while these trials were open. Returns false for any other claim.
+    pub(super) fn check_trial_claim(
+        &mut self,
+        open: &BTreeSet<TrialNumber>,
+        grant: &Grant,
+    ) -> bool {
         let lease = grant.lease;
         let Some(number) = self.tables.builds[&lease.build].trial else {
             return false;
         };
         self.ghosts.trials.leases.insert(lease, number);
-        if !before.open_trials.contains(&number) {
+        if !open.contains(&number) {
             self.violate(format!(
                 "no build is claimed after the end of a trial: {lease}"
             ));
