@@ -154,7 +154,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .fallback(errors::no_such_path)
         .layer(map_response(errors::as_json))
         .merge(pages::routes(&service))
-        .merge(toaster::routes())
+        .merge(toaster::routes(&service))
         .with_state(service)
         .layer(DefaultBodyLimit::max(BODY_MAX))
 }
