@@ -261,13 +261,13 @@ pub(crate) const RELEASE: &str = take_leases!(
     "true"
 );
 
-/// Takes one lease from a host that has started no guest, which is no loss.
+/// Takes one lease from a host that has started no guest, which is no loss. The pause doubles with each claim.
 pub(crate) const GIVE_BACK: &str = "
     WITH unused AS (
         SELECT id, canceled FROM builds
         WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE),
     back AS (
-        UPDATE builds SET state = 0, not_before = now() + interval '1 s'
+        UPDATE builds SET state = 0, not_before = now() + interval '1 s' * power(2, least(epoch - 1, 6))
         WHERE id IN (SELECT id FROM unused WHERE NOT canceled) RETURNING id),
     gone AS (
         DELETE FROM builds WHERE id IN (SELECT id FROM unused WHERE canceled) RETURNING *),
