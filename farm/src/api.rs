@@ -47,6 +47,8 @@ pub struct Service {
     pub client_token: FileToken,
     /// The attempts with unknown secrets.
     pub attempts: Attempts,
+    /// The name of the farm on its pages.
+    pub name: String,
 }
 
 /// The hash of the token in a file, which is read again while the coordinator runs.

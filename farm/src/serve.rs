@@ -52,6 +52,7 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
         coordinator,
         client_token: token.into(),
         attempts: Attempts::default(),
+        name: settings.name.clone(),
     });
     let (stop, stopped) = watch::channel(false);
     let mut bitbake = BitBakeServices::start(&settings, &stopped).await?;
