@@ -12,6 +12,7 @@ mod offer;
 mod recovery;
 mod sources;
 mod transfers;
+mod trials;
 
 use std::error::Error;
 use std::path::PathBuf;
