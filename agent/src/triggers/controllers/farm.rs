@@ -10,9 +10,9 @@ mod enrol;
 mod lease;
 mod offer;
 mod recovery;
+mod revisions;
 mod sources;
 mod transfers;
-mod trials;
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -20,7 +20,7 @@ use tracing::warn;
 use super::super::draw;
 use super::contents::{Contents, OfferedRevision};
 use super::transfers::Begun;
-use super::{Failure, Farm, builds, offer, recovery, transfers, trials};
+use super::{Failure, Farm, builds, offer, recovery, revisions, transfers};
 use looks::LastLook;
 
 mod looks;
@@ -97,7 +97,7 @@ impl Driver {
         let machines = observed.host_state().machines.into_iter();
         let revisions = machines.map(|(name, it)| (name, offer::number(it.revision)));
         recovered.revisions = revisions.collect();
-        recovered.trials = trials::of_farm(&observed, &farm.rules.name);
+        recovered.trials = revisions::trials_of(&observed, &farm.rules.name);
         let now = now();
         let own = |build| Own {
             build,

@@ -60,7 +60,7 @@ pub(super) fn number(revision: config::Revision) -> Revision {
     Revision(revision.0.into())
 }
 
-/// Returns the revision of a number in a farm. One that is too large is none of this host.
+/// Returns the revision of a number in a farm. No host has one that is too large.
 pub(super) fn revision(number: Revision) -> config::Revision {
     config::Revision(u32::try_from(number.0).unwrap_or(u32::MAX))
 }

@@ -31,9 +31,9 @@ use tokio::io::copy_bidirectional;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::{Farm, lease, offer, trials};
+use super::{Farm, lease, offer};
 
 /// The time for which a transfer is known that has begun. Coordinators repeat it for a shorter one.
 const KNOWN_FOR: Duration = Duration::from_mins(5);
@@ -215,55 +215,6 @@ async fn send_image(
     let provided = provided.await;
     close(bridge).await;
     provided
-}
-
-/// Fetches a revision and makes it current, unless this host has it or a newer one.
-///
-/// Returns true if this host has it then.
-pub(super) async fn fetch(
-    agent: &Arc<AgentState>,
-    farm: &Farm,
-    key: &FarmKey,
-    machine: &MachineName,
-    wanted: &Published,
-) -> bool {
-    let number = wanted.revision.0;
-    match try_fetch(agent, farm, key, machine, wanted).await {
-        Ok(is_new) => {
-            if is_new {
-                info!(%machine, revision = number, "fetched a revision of the farm");
-                agent.wake.notify_one();
-            }
-            true
-        }
-        Err(failure) => {
-            let error = &failure as &dyn Error;
-            warn!(%machine, revision = number, error, "cannot fetch a revision of the farm; trying again");
-            false
-        }
-    }
-}
-
-async fn try_fetch(
-    agent: &Arc<AgentState>,
-    farm: &Farm,
-    key: &FarmKey,
-    machine: &MachineName,
-    published: &Published,
-) -> Result<bool, TransferError> {
-    let wanted = offer::revision(published.revision);
-    let (own, name) = (Arc::clone(agent), machine.clone());
-    let current = blocking(move || {
-        let view = volume_of(&own, &name)?.view(&name);
-        Ok::<_, TransferError>(view.ok().and_then(|it| it.current))
-    });
-    if current.await?.is_some_and(|it| it >= wanted) {
-        return Ok(false);
-    }
-    if trials::promote(agent, farm, machine, published).await? {
-        return Ok(true);
-    }
-    transfer(agent, farm, key, machine, published, None).await
 }
 
 /// Transfers a revision from another host, and makes it current or puts it on trial for the farm. Returns

@@ -12,8 +12,8 @@ use sys::blocking::blocking;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::super::trials::{self, Begun};
-use super::super::{contents, offer, transfers};
+use super::super::revisions::{self, Begun};
+use super::super::{contents, offer};
 use super::{Driver, Event};
 
 /// The pause before a revision that has not arrived is fetched again.
@@ -59,7 +59,7 @@ impl Driver {
         let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
         let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
         tokio::spawn(async move {
-            let input = if transfers::fetch(&agent, &farm, &key, &machine, &wanted).await {
+            let input = if revisions::fetch(&agent, &farm, &key, &machine, &wanted).await {
                 Input::Fetched(machine, wanted.revision)
             } else {
                 sleep(FETCH_PAUSE).await;
@@ -75,7 +75,7 @@ impl Driver {
         let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
         let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
         tokio::spawn(async move {
-            let input = match trials::begin(&agent, &farm, &key, &machine, &order).await {
+            let input = match revisions::begin(&agent, &farm, &key, &machine, &order).await {
                 Begun::OnTrial => Input::Tried(machine, order.number),
                 Begun::Newer(current) => Input::Fetched(machine, current),
                 failed => {
@@ -93,6 +93,6 @@ impl Driver {
     /// Ends a trial that the farm has rolled back.
     pub(super) fn end_trial(&self, machine: MachineName, order: TrialOrder) {
         let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
-        tokio::spawn(async move { trials::end(&agent, &farm, &machine, &order).await });
+        tokio::spawn(async move { revisions::end(&agent, &farm, &machine, &order).await });
     }
 }

@@ -1,4 +1,4 @@
-//! Trials that a farm decides, on this host: a revision is put on trial, and later promoted or rolled back.
+//! The revisions of a farm on this host: they are fetched, put on trial, promoted and rolled back.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -35,7 +35,7 @@ pub(super) enum Begun {
 }
 
 /// Returns the last trial of each machine that a farm has asked for.
-pub(super) fn of_farm(
+pub(super) fn trials_of(
     observed: &Observed,
     farm: &ControllerName,
 ) -> BTreeMap<MachineName, HostTrial> {
@@ -48,6 +48,55 @@ pub(super) fn of_farm(
         Some((state.view.name.clone(), HostTrial { number, is_open }))
     });
     trials.collect()
+}
+
+/// Fetches a revision and makes it current, unless this host has it or a newer one.
+///
+/// Returns true if this host has it then.
+pub(super) async fn fetch(
+    agent: &Arc<AgentState>,
+    farm: &Farm,
+    key: &FarmKey,
+    machine: &MachineName,
+    wanted: &Published,
+) -> bool {
+    let number = wanted.revision.0;
+    match try_fetch(agent, farm, key, machine, wanted).await {
+        Ok(is_new) => {
+            if is_new {
+                info!(%machine, revision = number, "fetched a revision of the farm");
+                agent.wake.notify_one();
+            }
+            true
+        }
+        Err(failure) => {
+            let error = &failure as &dyn Error;
+            warn!(%machine, revision = number, error, "cannot fetch a revision of the farm; trying again");
+            false
+        }
+    }
+}
+
+async fn try_fetch(
+    agent: &Arc<AgentState>,
+    farm: &Farm,
+    key: &FarmKey,
+    machine: &MachineName,
+    published: &Published,
+) -> Result<bool, TransferError> {
+    let wanted = offer::revision(published.revision);
+    let (own, name) = (Arc::clone(agent), machine.clone());
+    let current = blocking(move || {
+        let view = volume_of(&own, &name)?.view(&name);
+        Ok::<_, TransferError>(view.ok().and_then(|it| it.current))
+    });
+    if current.await?.is_some_and(|it| it >= wanted) {
+        return Ok(false);
+    }
+    if promote(agent, farm, machine, published).await? {
+        return Ok(true);
+    }
+    transfer(agent, farm, key, machine, published, None).await
 }
 
 /// Puts a revision on trial, which the farm decides. It is transferred only if this host does not have it.
@@ -180,7 +229,7 @@ fn content(
 }
 
 /// Makes a revision current that is on trial here with the published content. Returns false if none is.
-pub(super) async fn promote(
+async fn promote(
     agent: &Arc<AgentState>,
     farm: &Farm,
     machine: &MachineName,
