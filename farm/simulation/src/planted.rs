@@ -86,6 +86,8 @@ pub enum Bug {
     SourceHasOneCopy,
     /// A source is forgotten although a build waits that names it.
     SourceExpiresInUse,
+    /// A source is forgotten although a schedule names it.
+    ScheduleSourceExpires,
     /// A guest starts although a source of its build has not arrived.
     GuestWithoutSource,
     /// A time of a schedule that has its build gets another one.
@@ -134,7 +136,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 64] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -176,6 +178,7 @@ impl Bug {
         Self::LeasesMissOlderClaims,
         Self::SourceHasOneCopy,
         Self::SourceExpiresInUse,
+        Self::ScheduleSourceExpires,
         Self::GuestWithoutSource,
         Self::RunIgnoresKey,
         Self::RunIgnoresMark,

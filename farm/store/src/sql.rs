@@ -24,8 +24,8 @@ pub(crate) use schedules::{
     SCHEDULES,
 };
 pub(crate) use sources::{
-    ATTEND, COORDINATOR, COORDINATORS, COPIES, DISCARD, EXPIRE, HOLDERS, KEEP, KEPT, KNOWN_SOURCES,
-    LOSE, REGISTER, SEEN_COORDINATORS,
+    ATTEND, COORDINATOR, COORDINATORS, COPIES, COUNT_SOURCES, DISCARD, EXPIRE, HOLDERS, KEEP, KEPT,
+    KNOWN_SOURCES, LOSE, REGISTER, SEEN_COORDINATORS,
 };
 pub(crate) use trials::{
     BEGIN_TRIAL, END_TRIAL, FAIL_ON_TRIAL, FORGET_RUNS, IS_ENDED, REVISIONS, RUN_ON_TRIAL, TRIALS,
@@ -286,7 +286,7 @@ pub(crate) const RELEASE: &str = take_leases!(
     "true"
 );
 
-/// Takes one lease from a host that has started no guest, which is no loss.
+/// Takes one lease from a host that has started no guest, which is no loss. The pause doubles with each claim.
 pub(crate) const GIVE_BACK: &str = "
     WITH unused AS (
         SELECT id, canceled, trial FROM builds
@@ -294,8 +294,8 @@ pub(crate) const GIVE_BACK: &str = "
     untried AS (
         DELETE FROM trial_runs WHERE build IN (SELECT id FROM unused WHERE trial IS NOT NULL)),
     back AS (
-        UPDATE builds SET state = 0, not_before = now() + interval '1 s', trial = NULL,
-            tried = tried AND trial IS NULL
+        UPDATE builds SET state = 0, not_before = now() + interval '1 s' * power(2, least(epoch - 1, 6)),
+            tried = tried AND trial IS NULL, trial = NULL
         WHERE id IN (SELECT id FROM unused WHERE NOT canceled) RETURNING id),
     gone AS (
         DELETE FROM builds WHERE id IN (SELECT id FROM unused WHERE canceled) RETURNING *),
@@ -403,7 +403,7 @@ pub(crate) const FORGET_LOST: &str = "
         WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
 
 /// All statements.
-pub const ALL: [(&str, &str); 96] = [
+pub const ALL: [(&str, &str); 97] = [
     ("placement_needs", PLACEMENT_NEEDS),
     ("revisions", REVISIONS),
     ("begin_trial", BEGIN_TRIAL),
@@ -434,6 +434,7 @@ pub const ALL: [(&str, &str); 96] = [
     ("coordinators", COORDINATORS),
     ("seen_coordinators", SEEN_COORDINATORS),
     ("coordinator", COORDINATOR),
+    ("count_sources", COUNT_SOURCES),
     ("schedules", SCHEDULES),
     ("add_schedule", ADD_SCHEDULE),
     ("remove_schedule", REMOVE_SCHEDULE),
