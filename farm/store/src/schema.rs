@@ -6,9 +6,9 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 11] = [
+const SCRIPTS: [&str; 12] = [
     FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS, SOURCES, SCHEDULES,
-    ARCHIVES,
+    ARCHIVES, SELECTIONS,
 ];
 
 /// The queue, hosts and results.
@@ -229,6 +229,14 @@ const ARCHIVES: &str = r"
         files text);
     CREATE INDEX archives_ended ON archives USING brin (ended);
 ";
+
+/// The machines of offers and the hosts that start nothing, by which lists of hosts select. Hosts that have
+/// enrolled before get both with their next poll.
+const SELECTIONS: &str = r#"
+    ALTER TABLE offers ADD machines text[] COLLATE "C" NOT NULL DEFAULT '{}';
+    CREATE INDEX offers_machines ON offers USING gin (machines);
+    ALTER TABLE hosts ADD halted boolean NOT NULL DEFAULT false;
+"#;
 
 /// The migrations of the farm.
 pub(crate) const MIGRATIONS: Migrations = Migrations {

@@ -61,7 +61,8 @@ pub(super) fn having(
 
 fn in_words(machine: Option<&MachineView>, revision: Revision) -> String {
     let hosts = machine.map_or(0, |it| {
-        it.hosts.values().filter(|has| **has == revision).count()
+        let counted = it.revisions.iter().find(|it| it.revision == revision);
+        counted.map_or(0, |it| it.hosts)
     });
     let has = if hosts == 1 { "host has" } else { "hosts have" };
     format!("{hosts} {has}")
@@ -69,18 +70,26 @@ fn in_words(machine: Option<&MachineView>, revision: Revision) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use farm_core::view::RevisionView;
+
     use super::*;
 
     #[test]
     fn a_plan_counts_the_hosts_that_have_the_revision() {
-        let hosts = [("a", 1), ("b", 2), ("c", 2)];
-        let hosts = hosts.map(|(host, revision)| (host.to_owned(), Revision(revision)));
+        let revisions = [(2, 2), (1, 1)].map(|(revision, hosts)| RevisionView {
+            revision: Revision(revision),
+            hosts,
+        });
         let known = MachineView {
             name: "linux".parse().unwrap(),
             revision: None,
             content: None,
-            hosts: hosts.into(),
-            unlike: std::collections::BTreeMap::new(),
+            revisions: revisions.into(),
+            unlike_hosts: 0,
+            hosts: BTreeMap::new(),
+            unlike: BTreeMap::new(),
         };
         assert_eq!(in_words(Some(&known), Revision(2)), "2 hosts have");
         assert_eq!(in_words(Some(&known), Revision(1)), "1 host has");
