@@ -15,12 +15,17 @@ use crate::sources::Rules;
 /// A settings file that shows every key with its default.
 pub const EXAMPLE: &str = include_str!("settings/example.toml");
 
+/// The largest length of the name of a farm, in bytes.
+const NAME_MAX: usize = 60;
+
 /// The settings as they are written. Every key may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// The database of the farm.
     pub database: Option<String>,
+    /// The name of the farm on its pages.
+    pub name: Option<String>,
     /// The address for hosts and clients.
     pub listen: Option<String>,
     /// The address at which hosts reach this coordinator and no other one.
@@ -79,6 +84,8 @@ pub struct WrittenHashserv {
 pub struct Settings {
     /// The database of the farm.
     pub database: String,
+    /// The name of the farm on its pages.
+    pub name: String,
     /// The address for hosts and clients.
     pub listen: SocketAddr,
     /// The address at which hosts reach this coordinator; `None` if that is the one it listens on.
@@ -171,6 +178,7 @@ impl Written {
     pub fn or(self, other: Self) -> Self {
         Self {
             database: self.database.or(other.database),
+            name: self.name.or(other.name),
             listen: self.listen.or(other.listen),
             url: self.url.or(other.url),
             client_token: self.client_token.or(other.client_token),
@@ -208,6 +216,11 @@ impl Written {
             ),
             _ => {}
         }
+        let name = self.name.unwrap_or_else(|| "farm".to_owned());
+        if name.trim().is_empty() || name.len() > NAME_MAX || name.contains(char::is_control) {
+            let text = format!("must have from 1 to {NAME_MAX} bytes of text in one line");
+            fault("name", text);
+        }
         let connections_max = self.connections_max.unwrap_or(8);
         if connections_max == 0 {
             fault("connections_max", "is 0; it must be 1 at least".to_owned());
@@ -230,6 +243,7 @@ impl Written {
         }
         Ok(Settings {
             database,
+            name,
             listen: address,
             url: self.url.map(|it| it.trim_end_matches('/').to_owned()),
             client_token: self.client_token,
@@ -378,13 +392,14 @@ mod tests {
     #[test]
     fn faults_name_the_setting_and_what_would_be_right() {
         let faulty = format!(
-            "{DATABASE}listen = \"here\"\nurl = \"one\"\nconnections_max = 0\nlease_seconds = 1\n\
+            "{DATABASE}name = \"\"\nlisten = \"here\"\nurl = \"one\"\nconnections_max = 0\nlease_seconds = 1\n\
              [sources]\nmib_max = 0\nkeep_days = 0\n[prserv]\nwriters = [\"x\"]\n[hashserv]\nanonymous = [\"read\"]\n\
              [objects]\nurl = \"farm\"\nendpoint = \"s3\"\n"
         );
         insta::assert_snapshot!(checked(&faulty).unwrap_err().replace("; the", "\nthe"), @r"
         the setting listen is `here`, not an address such as `127.0.0.1:8590`
         the setting url is `one`; it must begin with `http://` or `https://`
+        the setting name must have from 1 to 60 bytes of text in one line
         the setting connections_max is 0; it must be 1 at least
         the setting lease_seconds is 1; it must be from 4 to 3600
         the setting sources.mib_max is 0; it must be from 1 to 1073741824

@@ -31,7 +31,16 @@ async fn read(coordinator: &Coordinator) -> Result<FarmState, StoreError> {
         Some(_) => Some(store.uploads().await?),
         None => None,
     };
+    let bytes = match coordinator.sources() {
+        Some(sources) => sources.bytes().await.inspect_err(|error| {
+            let error = error as &dyn std::error::Error;
+            warn!(error, "cannot measure the sources for the metrics");
+        }),
+        None => Ok(0),
+    };
     Ok(FarmState {
+        sources: store.source_counts().await?,
+        source_bytes: bytes.ok(),
         queue: store.queue().await?,
         hosts: store.host_states(coordinator.terms().lease_ms).await?,
         schedules: store.schedules().await?,

@@ -39,7 +39,7 @@ pub use archives::{ArchiveState, Uploads};
 pub use enrolment::Secret;
 use known::Known;
 use schema::{MIGRATIONS, PARTITIONS};
-pub use sources::Shelves;
+pub use sources::{Shelves, SourceCounts};
 pub use sql::ALL as STATEMENTS;
 pub use transfers::Site;
 
