@@ -63,14 +63,15 @@ pub(crate) fn end(
         let text = format!("no revision of {machine} is on trial in the farm");
         return Err(Failure::new(ExitStatus::Refused, text));
     };
-    let revision = trial.revision.0;
     if dry_run.enabled {
+        let revision = trial.revision.0;
         return output.plan(format!("{verb} revision {revision} of {machine}"));
     }
-    client.farm_end_trial(machine, verb)?;
+    let candidate = client.farm_end_trial(machine, verb)?;
     if output.is_json() {
-        return output.print_json(&trial.revision);
+        return output.print_json(&candidate);
     }
+    let revision = candidate.revision.0;
     output.status(format_args!("revision {revision} of {machine} is {done}"));
     Ok(())
 }
