@@ -120,6 +120,27 @@ impl Volume {
         self.promote_locked(&view, revision, reason)
     }
 
+    /// Makes a complete revision current that is here already, if it is newer than the current one, whatever
+    /// its own trial has found. The trial of a still newer one goes on.
+    ///
+    /// # Errors
+    /// The machine is being deleted, or the revision does not exist or is not complete.
+    pub fn advance(&self, machine: &MachineName, revision: Revision, reason: &str) -> Result<()> {
+        let _lock = self.lock(machine)?;
+        let view = self.view(machine)?;
+        if view.deleting {
+            return Err(MachineRefusal::Deleting(machine.clone()).into());
+        }
+        view.require_complete(revision)?;
+        if view.current >= Some(revision) {
+            return Ok(());
+        }
+        if view.trials.contains_key(&revision) {
+            return self.promote_locked(&view, revision, reason);
+        }
+        self.publish_revision(machine, revision)
+    }
+
     /// Promotes a revision. The caller holds the lock.
     pub(crate) fn promote_locked(
         &self,

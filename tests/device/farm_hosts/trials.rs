@@ -161,3 +161,25 @@ fn a_candidate_is_rolled_back_and_later_promoted_on_all_hosts() {
     let last = last.unwrap();
     assert_eq!((last.revision, last.trial), (Some(CANDIDATE), None));
 }
+
+#[test]
+#[ignore = "needs root: real btrfs, containers and PostgreSQL"]
+fn a_revision_that_was_rolled_back_can_be_published() {
+    let farm = Farm::start(1);
+    let hosts = hosts(&farm);
+    try_on(&farm, &hosts);
+    farm.decide("demo", "rollback");
+    for host in &hosts {
+        wait_until("the trial ends on each host", || {
+            trial(host).is_some_and(|it| it.end.is_some())
+        });
+    }
+    farm.publish("demo", 2).unwrap();
+    for host in &hosts {
+        wait_until("the revision is current on each host", || {
+            view(host).current == Some(CANDIDATE)
+        });
+        let end = trial(host).unwrap().end.unwrap();
+        assert_eq!(end.verdict, TrialVerdict::Promoted, "{end:?}");
+    }
+}

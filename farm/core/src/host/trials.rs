@@ -17,7 +17,8 @@ impl HostAgent {
     ) {
         let last = self.trials.get_mut(&machine);
         if order.rolled_back.is_some() {
-            if let Some(trial) = last.filter(|it| it.is_open && it.number == order.number) {
+            // A machine has one trial: a later one ends those that this host has not heard the end of.
+            if let Some(trial) = last.filter(|it| it.is_open && it.number <= order.number) {
                 trial.is_open = false;
                 effects.push(Effect::EndTrial(machine, order));
             }
@@ -109,6 +110,16 @@ mod tests {
         let again = order(2, 2, None);
         let begin = [Effect::Try(machine(), again.clone())];
         assert_eq!(told(&mut agent, 900, 1, Some(again)), begin);
+    }
+
+    #[test]
+    fn the_end_of_a_later_trial_ends_an_earlier_one() {
+        let mut agent = agent();
+        agent.step(Moment(0), Input::Fetched(machine(), Revision(1)));
+        agent.step(Moment(0), Input::Tried(machine(), TrialNumber(1)));
+        let ended = order(2, 3, Some("it failed"));
+        let end = [Effect::EndTrial(machine(), ended.clone())];
+        assert_eq!(told(&mut agent, 100, 1, Some(ended)), end);
     }
 
     #[test]

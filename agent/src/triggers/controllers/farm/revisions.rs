@@ -228,7 +228,8 @@ fn content(
     Ok(volume.content_digest(machine, revision)?)
 }
 
-/// Makes a revision current that is on trial here with the published content. Returns false if none is.
+/// Makes a revision current that is here already with the published content: the candidate, or one whose trial
+/// is over. Returns false if none is.
 async fn promote(
     agent: &Arc<AgentState>,
     farm: &Farm,
@@ -236,28 +237,59 @@ async fn promote(
     published: &Published,
 ) -> Result<bool, TransferError> {
     let revision = offer::revision(published.revision);
-    let (own, name, wanted) = (Arc::clone(agent), machine.clone(), published.clone());
-    let found = blocking(move || {
-        let located = own.volumes.of_machine(&name)?;
-        let candidate = located.filter(|it| {
-            let candidate = it.view.candidate();
-            candidate.is_some_and(|(it, _)| it.revision == revision)
-        });
-        let Some(located) = candidate else {
-            return Ok(None);
-        };
-        let is_published = has_content(volume_of(&own, &name)?, &name, &wanted)?;
-        Ok::<_, TransferError>(is_published.then_some(located.volume))
-    });
-    let Some(volume) = found.await? else {
-        return Ok(false);
-    };
     let reason = format!("farm {} has published it", farm.rules.name);
+    let (own, name, wanted, why) = (
+        Arc::clone(agent),
+        machine.clone(),
+        published.clone(),
+        reason.clone(),
+    );
+    let found = blocking(move || advance(&own, &name, &wanted, &why));
+    let volume = match found.await? {
+        Here::Candidate(volume) => volume,
+        Here::Current => return Ok(true),
+        Here::Absent => return Ok(false),
+    };
     let verdict = (TrialVerdict::Promoted, reason);
     if scheduler::trials::end(agent, volume, machine.clone(), revision, verdict).await {
         return Ok(true);
     }
     Err(TransferError::NotPromoted(machine.clone(), revision))
+}
+
+/// A published revision, as this host has it.
+enum Here {
+    /// It is not complete here.
+    Absent,
+    /// It is the candidate.
+    Candidate(VolumeId),
+    /// It was made current.
+    Current,
+}
+
+/// Makes a revision current that is here and is not the candidate. Blocks.
+fn advance(
+    agent: &AgentState,
+    machine: &MachineName,
+    published: &Published,
+    reason: &str,
+) -> Result<Here, TransferError> {
+    let revision = offer::revision(published.revision);
+    let located = agent.volumes.of_machine(machine)?;
+    let located = located.filter(|it| it.view.revision(revision).is_some_and(|it| it.complete));
+    let Some(located) = located else {
+        return Ok(Here::Absent);
+    };
+    let volume = volume_of(agent, machine)?;
+    if !has_content(volume, machine, published)? {
+        return Err(TransferError::OtherContentHere(machine.clone(), revision));
+    }
+    let candidate = located.view.candidate();
+    if candidate.is_some_and(|(it, _)| it.revision == revision) {
+        return Ok(Here::Candidate(located.volume));
+    }
+    volume.advance(machine, revision, reason)?;
+    Ok(Here::Current)
 }
 
 /// Ends a trial that the farm has rolled back, repeatedly until it is on disk or the agent stops.
@@ -292,7 +324,8 @@ pub(super) async fn end(
     }
 }
 
-/// Returns the volume and the revision of a trial that is open here. Blocks.
+/// Returns the volume and the revision of the trial that is open here, if it is this one or an earlier one of
+/// the same farm. Blocks.
 fn open(
     agent: &AgentState,
     machine: &MachineName,
@@ -301,7 +334,8 @@ fn open(
     let located = agent.volumes.of_machine(machine)?;
     Ok(located.and_then(|it| {
         let (candidate, found) = it.view.candidate()?;
-        let is_open = found.farm.as_ref() == Some(trial);
-        is_open.then_some((it.volume, candidate.revision))
+        let found = found.farm.as_ref()?;
+        let is_over = found.controller == trial.controller && found.number <= trial.number;
+        is_over.then_some((it.volume, candidate.revision))
     }))
 }

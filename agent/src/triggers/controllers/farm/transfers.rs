@@ -63,8 +63,8 @@ pub(super) enum TransferError {
     /// The host that sends has other content than the farm has published.
     #[error("the host that sends revision {1} of {0} has other content than the published one")]
     OtherContent(MachineName, config::Revision),
-    /// This host has other content under the number of a revision on trial.
-    #[error("revision {1} of {0} has other content here than the one on trial in the farm")]
+    /// This host has other content under the number of a revision of the farm.
+    #[error("revision {1} of {0} has other content here than in the farm")]
     OtherContentHere(MachineName, config::Revision),
     /// The trial of a revision that the farm has published could not be ended.
     #[error("cannot promote revision {1} of {0}, which is on trial")]
