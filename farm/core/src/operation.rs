@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::archive::{Archive, Attempt, Upload};
 use crate::copies::{CoordinatorName, Copies};
-use crate::messages::{Grant, Submission};
+use crate::messages::{Grant, Report, Submission};
 use crate::schedules::{Added, Occasion, Schedule, ScheduleRow};
 use crate::windows::{NewWindow, Occurrence, WindowId};
 use crate::{Epoch, HostId, Lease, Offer, Published, Requirements, Revision};
@@ -80,7 +80,7 @@ pub enum Operation {
         picks: Vec<Pick>,
     },
     /// Records a result, if the lease is the newest one of its build and belongs to the host.
-    Finish(HostId, Lease, Outcome),
+    Finish(HostId, Report),
     /// Returns a build to the queue, under the same condition. One whose guest may have started has been
     /// lost, as by a host that is silent.
     Release {

@@ -4,9 +4,10 @@
 //! memory, and written when the queue is read, which is when it is needed. A coordinator that dies loses the
 //! use of the last second, and nothing else.
 
-use config::task::{Digest, Outcome};
+use config::task::Digest;
+use farm_core::HostId;
+use farm_core::messages::{Message, Report};
 use farm_core::operation::{Answer, Pick};
-use farm_core::{HostId, Lease};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -62,12 +63,13 @@ impl Store {
         &self,
         connection: &Connection,
         host: HostId,
-        lease: Lease,
-        outcome: Outcome,
+        report: &Report,
     ) -> Result<Answer, StoreError> {
-        let (host, build, epoch) = key(host, lease);
-        let outcome = outcome.to_string();
-        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &outcome, &self.archives];
+        let (host, build, epoch) = key(host, report.lease);
+        let outcome = report.outcome.to_string();
+        let message = report.message.as_ref().map(Message::as_str);
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&host, &build, &epoch, &outcome, &self.archives, &message];
         let finished = connection.query(sql::FINISH, parameters).await?;
         self.note_charges(&finished, 0);
         if !finished.is_empty() {

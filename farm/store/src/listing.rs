@@ -63,7 +63,7 @@ pub(crate) fn page(query: &BuildQuery, order: Order) -> Listing {
             order,
             "builds",
             "state::int",
-            "NULL::timestamptz, NULL",
+            "NULL::timestamptz, NULL, NULL",
             &conditions,
         ));
     }
@@ -82,7 +82,7 @@ pub(crate) fn page(query: &BuildQuery, order: Order) -> Listing {
             order,
             "finished",
             "2",
-            "finished, outcome",
+            "finished, outcome, message",
             &conditions,
         ));
     }
@@ -100,7 +100,7 @@ pub(crate) fn one(build: u64) -> Listing {
             Order::Newest,
             "builds",
             "state::int",
-            "NULL::timestamptz, NULL",
+            "NULL::timestamptz, NULL, NULL",
             &condition,
         ),
         part(
@@ -108,7 +108,7 @@ pub(crate) fn one(build: u64) -> Listing {
             Order::Newest,
             "finished",
             "2",
-            "finished, outcome",
+            "finished, outcome, message",
             &condition,
         ),
     ];
@@ -130,7 +130,7 @@ pub(crate) fn results(builds: &[u64]) -> Listing {
         Order::Newest,
         "finished",
         "2",
-        "finished, outcome",
+        "finished, outcome, message",
         &condition,
     )];
     let numbers: Vec<_> = builds.iter().map(u64::to_string).collect();
@@ -206,7 +206,7 @@ fn select(parts: &[String], order: Order, most: u32) -> String {
     let parts = match parts {
         [] => {
             "(SELECT * FROM (SELECT NULL::bigint, NULL, 0, NULL, false, NULL::bigint, 0::bigint, \
-               0::bigint, 0::bigint, now(), now(), NULL, NULL, 0, now(), NULL) AS none LIMIT 0)"
+               0::bigint, 0::bigint, now(), now(), NULL, NULL, 0, now(), NULL, NULL) AS none LIMIT 0)"
                 .to_owned()
         }
         parts => parts.join(" UNION ALL "),
@@ -214,7 +214,7 @@ fn select(parts: &[String], order: Order, most: u32) -> String {
     let mut sql = String::from(
         "SELECT id, submitter, priority, requirements, canceled, \
          (SELECT name FROM hosts WHERE hosts.id = found.host), epoch, revision, losses, state, outcome, \
-         target, project",
+         target, project, message",
     );
     for time in ["submitted", "claimed", "finished"] {
         // Writing to a string does not fail.
@@ -224,7 +224,7 @@ fn select(parts: &[String], order: Order, most: u32) -> String {
     let _ = write!(
         sql,
         " FROM ({parts}) AS found (id, submitter, priority, requirements, canceled, host, epoch, \
-         revision, losses, submitted, claimed, target, project, state, finished, outcome) \
+         revision, losses, submitted, claimed, target, project, state, finished, outcome, message) \
          ORDER BY {order} LIMIT {most}"
     );
     sql

@@ -64,9 +64,7 @@ impl Store {
                 it.candidates(machines, *most).await
             }
             Operation::Claim { host, beat, picks } => self.claim(&it, *host, *beat, picks).await,
-            Operation::Finish(host, lease, outcome) => {
-                self.finish(&it, *host, *lease, *outcome).await
-            }
+            Operation::Finish(host, report) => self.finish(&it, *host, report).await,
             Operation::Release {
                 host,
                 lease,

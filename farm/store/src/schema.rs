@@ -6,9 +6,9 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 11] = [
+const SCRIPTS: [&str; 12] = [
     FIRST, VIEWS, TRANSFERS, OFFERS, RETENTION, SESSIONS, CONTENTS, WINDOWS, SOURCES, SCHEDULES,
-    ARCHIVES,
+    ARCHIVES, MESSAGES,
 ];
 
 /// The queue, hosts and results.
@@ -228,6 +228,11 @@ const ARCHIVES: &str = r"
         ended timestamptz NOT NULL,
         files text);
     CREATE INDEX archives_ended ON archives USING brin (ended);
+";
+
+/// The sentences about results.
+const MESSAGES: &str = r"
+    ALTER TABLE finished ADD message text;
 ";
 
 /// The migrations of the farm.

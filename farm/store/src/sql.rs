@@ -188,9 +188,9 @@ pub(crate) const FINISH: &str = "
         DELETE FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 RETURNING *),
     kept AS (
         INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
-            revision, outcome, is_reported, target, project, priority, claimed)
+            revision, outcome, is_reported, target, project, priority, claimed, message)
         SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, $4, true,
-            target, project, priority, claimed
+            target, project, priority, claimed, $6
         FROM gone),
     archived AS (
         INSERT INTO uploads (build, epoch, host) SELECT id, epoch, host FROM gone WHERE $5)
@@ -236,9 +236,10 @@ macro_rules! take_leases {
             ") RETURNING *),
     kept AS (
         INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
-            revision, outcome, is_reported, target, project, priority, claimed)
+            revision, outcome, is_reported, target, project, priority, claimed, message)
         SELECT id, submitter, machine, requirements, submitted, epoch, host, losses + 1, revision,
-            CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false, target, project, priority, claimed
+            CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false, target, project, priority, claimed,
+            CASE WHEN NOT canceled THEN format('%s attempts lost their hosts or guests', losses + 1) END
         FROM gone)
     SELECT id, epoch FROM back UNION ALL SELECT id, epoch FROM gone"
         )

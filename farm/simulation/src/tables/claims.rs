@@ -2,6 +2,7 @@
 
 use config::builds::Submitter;
 use config::task::Outcome;
+use farm_core::messages::Report;
 use farm_core::operation::{Answer, Pick};
 use farm_core::{Epoch, HostId, Lease, Standing};
 
@@ -45,13 +46,8 @@ impl Tables {
         Answer::Claimed(claimed)
     }
 
-    pub(super) fn finish(
-        &mut self,
-        now: u64,
-        host: HostId,
-        lease: Lease,
-        outcome: Outcome,
-    ) -> Answer {
+    pub(super) fn finish(&mut self, now: u64, host: HostId, report: &Report) -> Answer {
+        let (lease, outcome) = (report.lease, report.outcome);
         let Some(build) = self.builds.get_mut(&lease.build) else {
             return Answer::Stale;
         };

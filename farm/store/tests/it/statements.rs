@@ -30,7 +30,7 @@ const HOT: [(&str, &str); 32] = [
         "claim",
         "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}', '{c,c}')",
     ),
-    ("finish", "(7, 7, 1, 'success', true)"),
+    ("finish", "(7, 7, 1, 'success', true, 'm')"),
     ("charge", "('{s1,s2}', '{9000,9000}', '{1,1}', 1)"),
     ("is_finished", "(7, 7, 1)"),
     ("release", "(7, 7, 1, 5)"),
@@ -153,7 +153,7 @@ fn check_plan(client: &mut postgres::Client, name: &str, sql: &str, tables: &[&s
 
 /// The statements that add a result, with builds that get one: the state, its losses, and if it is canceled.
 const RESULTS: [(&str, &str, &str); 6] = [
-    ("finish", "(1, 1, 1, 'success', true)", "1, 0, false"),
+    ("finish", "(1, 1, 1, 'success', true, 'm')", "1, 0, false"),
     ("cancel_queued", "(1)", "0, 0, false"),
     ("release", "(1, 1, 1, 5)", "1, 4, false"),
     ("release", "(1, 1, 1, 5)", "1, 0, true"),
