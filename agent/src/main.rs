@@ -1,14 +1,14 @@
 //! `buildhost-agent`: reads the settings, runs the daemon and returns an exit status.
 
-mod manual;
-
 use std::error::Error;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use agent::daemon::{self, StartError};
 use agent::settings_file::{SettingsError, SettingsFile};
 use clap::{CommandFactory, Parser};
+use manual::SettingsPage;
 
 /// The host agent of Buildhost: keeps machines bootstrapped and runs builds in
 /// temporary guests.
@@ -66,6 +66,19 @@ fn main() -> ExitCode {
     run(&Arguments::parse()).into()
 }
 
+/// Writes the manual pages of the agent and of its settings below a directory.
+fn write_manual(directory: &Path) -> io::Result<()> {
+    manual::write_program(Arguments::command(), directory)?;
+    let settings = SettingsPage {
+        program: "buildhost-agent",
+        description: "The settings are a TOML file, by default /etc/buildhost/agent.toml. \
+             `buildhost-agent --check` checks one. After a change, `systemctl reload buildhost-agent` \
+             applies the settings that can change while the agent runs, and the log names the others.",
+        example: config::settings::EXAMPLE,
+    };
+    settings.write(directory)
+}
+
 #[expect(clippy::print_stdout, reason = "the example is the output")]
 fn run(arguments: &Arguments) -> ExitStatus {
     if arguments.example {
@@ -73,7 +86,7 @@ fn run(arguments: &Arguments) -> ExitStatus {
         return ExitStatus::Success;
     }
     if let Some(directory) = &arguments.manual {
-        return match manual::write_pages(Arguments::command(), directory) {
+        return match write_manual(directory) {
             Ok(()) => ExitStatus::Success,
             Err(error) => report(&error, ExitStatus::Failure),
         };

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::names::{BuildId, Revision};
 use crate::task::Outcome;
 
+mod evidence;
+
+pub use evidence::{Evidence, TrialBuild};
+
 /// The largest number of builds that terms can name.
 const BUILDS_MAX: u32 = 10_000;
 /// The number of strikes that ends a trial, if it has so many builds.

@@ -1,6 +1,5 @@
 //! The program `buildhost-farm`: a coordinator, and the commands that enrol hosts.
 
-mod manual;
 mod serve;
 mod service_manager;
 mod tokens;
@@ -13,8 +12,9 @@ use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use farm::secret;
-use farm::settings::{Settings, SettingsError, Written, WrittenSources};
+use farm::settings::{EXAMPLE, Settings, SettingsError, Written, WrittenSources};
 use farm_store::Store;
+use manual::SettingsPage;
 use tracing_subscriber::EnvFilter;
 
 /// The settings of an installed coordinator.
@@ -181,7 +181,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Serve(_) => serve::serve(settings(&arguments)?).await,
         Command::Check { no_objects } => serve::check(&settings(&arguments)?, !no_objects).await,
-        Command::Example => print(farm::settings::EXAMPLE),
+        Command::Example => print(EXAMPLE),
         Command::Invite { name, seconds } => {
             let store = Store::open(&settings(&arguments)?.database, 1).await?;
             let token = secret::random().context("cannot make a token")?;
@@ -206,8 +206,21 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             clap_complete::generate(*shell, &mut command, "buildhost-farm", &mut io::stdout());
             Ok(())
         }
-        Command::Manual { directory } => Ok(manual::write_pages(Arguments::command(), directory)?),
+        Command::Manual { directory } => Ok(write_manual(directory)?),
     }
+}
+
+/// Writes the manual pages of the coordinator and of its settings below a directory.
+fn write_manual(directory: &Path) -> io::Result<()> {
+    manual::write_program(Arguments::command(), directory)?;
+    let settings = SettingsPage {
+        program: "buildhost-farm",
+        description: "The settings are a TOML file, by default /etc/buildhost/farm.toml. \
+             `buildhost-farm check` checks it. After a change, restart the service; `systemctl reload \
+             buildhost-farm` reads the token of clients again.",
+        example: EXAMPLE,
+    };
+    settings.write(directory)
 }
 
 /// Returns the settings of the file and the command line.

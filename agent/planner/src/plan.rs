@@ -17,7 +17,7 @@ use std::ops::Range;
 pub use forecast::{FORECAST_MAX, PlannedStart};
 
 use config::builds::{Build, Priority, Resources, StartKind, State, Submitter};
-use config::canary::{TrialRun, TrialVerdict};
+use config::canary::{TrialBuild, TrialRun, TrialVerdict};
 use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, CopyTag, GuestTag, ImageKey, MachineName, Revision, Tag, ToolchainName};
@@ -32,7 +32,6 @@ use crate::{Capacity, ResourceRequest, RunningJobs};
 
 pub use openings::{Amounts, AuxiliaryOpenings, HostState, Opening};
 pub use ready::REFILL_PAUSE;
-pub use trials::TrialBuild;
 
 /// A build in the queue.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use config::builds::Build;
+use config::canary::TrialBuild;
 use config::layout::Entry;
 use config::machine::Role;
 use config::settings::Machines;
@@ -15,7 +16,7 @@ use config::{BuildId, ImageKey, MachineName, ToolchainName};
 use jiff::Timestamp;
 use planner::admission::{Rules, Shares};
 use planner::plan::{BootstrapFailure, DependencyState, Observed, QueuedBuild, RunningBuild};
-use planner::{ResourceRequest, StartMode, TrialBuild};
+use planner::{ResourceRequest, StartMode};
 use records::RecordsError;
 use store::prune::PrunePolicy;
 use store::{Located, StoreError, VolumeId};

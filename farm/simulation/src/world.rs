@@ -51,7 +51,7 @@ const COORDINATORS: usize = 2;
 /// The time in which faults happen.
 const STORM_MS: u64 = 20_000;
 /// The time after them in which every build must get its result.
-const CALM_MS: u64 = 400_000;
+const CALM_MS: u64 = 600_000;
 
 /// The sender of a request, to which the reply goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -101,7 +101,7 @@ impl fmt::Display for WindowView {
 
 impl HostView {
     /// Notes the machines whose revision is newer than the published one, or whose content is another one or
-    /// unknown. An older revision is none of them: the host fetches the published one by itself.
+    /// unknown. An older revision is not among them: the host fetches the published one by itself.
     #[must_use]
     pub fn compared(mut self, published: &BTreeMap<MachineName, Published>) -> Self {
         let needs_person = |(name, offered): (&MachineName, &OfferedMachine)| {

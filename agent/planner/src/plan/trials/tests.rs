@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use config::canary::Trial;
-use config::task::Digest;
+use config::canary::{Terms, Trial, TrialBuild, TrialResult};
+use config::task::{Digest, Outcome};
 use config::{MachineName, ToolchainName};
 use jiff::Timestamp;
-use proptest::prelude::*;
 use store::{Located, Uuid, VolumeId};
 
 use super::super::{Capacity, PlannedStart, QueuedBuild};
@@ -19,154 +18,13 @@ fn terms(text: &str) -> Terms {
     text.parse().unwrap()
 }
 
-/// The fates of builds on a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Running,
-    Succeeded,
-    /// It failed on the candidate, and its repetition has this outcome.
-    Failed(Option<Outcome>),
-    /// The host failed on the candidate, and the repetition has this outcome.
-    Lost(Option<Outcome>),
-    Canceled,
-}
-
-fn builds(fates: &[Fate]) -> Vec<TrialBuild> {
-    let failed = || TrialResult::Failed {
-        outcome: Outcome::Error,
-        message: "no make".to_owned(),
-    };
-    let lost = || TrialResult::HostFailed {
-        message: "no start".to_owned(),
-    };
-    let build = |(id, fate): (u64, &Fate)| {
-        let (result, outcome) = match fate {
-            Fate::Running => (None, None),
-            Fate::Succeeded => (Some(TrialResult::Succeeded), Some(Outcome::Success)),
-            Fate::Failed(outcome) => (Some(failed()), *outcome),
-            Fate::Lost(outcome) => (Some(lost()), *outcome),
-            Fate::Canceled => (None, Some(Outcome::Abort)),
-        };
-        TrialBuild {
-            id: BuildId(id),
-            target: "hello".to_owned(),
-            result,
-            outcome,
-        }
-    };
-    (1..).zip(fates).map(build).collect()
-}
-
-fn verdict(text: &str, fates: &[Fate]) -> Option<(TrialVerdict, String)> {
-    let builds = builds(fates);
-    Evidence::new(terms(text), &builds).verdict(Revision(1))
-}
-
-const STRIKE: Fate = Fate::Failed(Some(Outcome::Success));
-const OWN_FAULT: Fate = Fate::Failed(Some(Outcome::Error));
-
-#[test]
-fn enough_successes_promote_and_strikes_roll_back() {
-    use Fate::{Canceled, Failed, Lost, Running, Succeeded};
-    use TrialVerdict::{Promoted, RolledBack};
-    for (text, fates, expected) in [
-        ("2 of 2", vec![], None),
-        ("2 of 2", vec![Succeeded, Running], None),
-        ("2 of 2", vec![Succeeded, Succeeded], Some(Promoted)),
-        // A package that fails on both revisions says nothing.
-        ("2 of 2", vec![OWN_FAULT; 9], None),
-        (
-            "2 of 2",
-            vec![OWN_FAULT, Succeeded, Succeeded],
-            Some(Promoted),
-        ),
-        // The failure must be explained first.
-        ("2 of 2", vec![Failed(None), Succeeded, Succeeded], None),
-        // One strike must be outweighed, two end the trial.
-        ("2 of 2", vec![STRIKE, Succeeded, Succeeded], None),
-        (
-            "2 of 2",
-            vec![STRIKE, Succeeded, Succeeded, Succeeded, Succeeded],
-            Some(Promoted),
-        ),
-        (
-            "2 of 2",
-            vec![STRIKE, Succeeded, Succeeded, STRIKE],
-            Some(RolledBack),
-        ),
-        ("1 of 4", vec![STRIKE], Some(RolledBack)),
-        // Neither the host nor a person is evidence.
-        ("2 of 2", vec![Lost(Some(Outcome::Success)); 2], None),
-        ("2 of 2", vec![Lost(Some(Outcome::Abnormal)); 9], None),
-        ("2 of 2", vec![Canceled; 9], None),
-        // But a trial on which no guest ends well has an end.
-        (
-            "2 of 2",
-            vec![Lost(Some(Outcome::Success)); 3],
-            Some(RolledBack),
-        ),
-        ("9 of 9", vec![Lost(Some(Outcome::Success)); 8], None),
-    ] {
-        let found = verdict(text, &fates).map(|it| it.0);
-        assert_eq!(found, expected, "{text}: {fates:?}");
-    }
-}
-
-#[test]
-fn the_reason_names_the_builds_and_their_errors() {
-    let (_, reason) = verdict("2 of 2", &[STRIKE, STRIKE]).unwrap();
-    assert_eq!(
-        reason,
-        "build 1 of hello (no make) and build 2 of hello (no make) failed on it and succeeded on revision 1"
-    );
-    let (_, reason) = verdict("1 of 2", &[Fate::Succeeded]).unwrap();
-    assert_eq!(reason, "1 build succeeded on it");
-}
-
-fn fate() -> impl Strategy<Value = Fate> {
-    let outcome = prop::option::of(prop::sample::select(vec![
-        Outcome::Success,
-        Outcome::Error,
-        Outcome::Abnormal,
-    ]));
-    prop_oneof![
-        Just(Fate::Running),
-        Just(Fate::Succeeded),
-        Just(Fate::Canceled),
-        outcome.clone().prop_map(Fate::Failed),
-        outcome.prop_map(Fate::Lost),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn no_more_builds_are_at_risk_than_the_verdict_needs(
-        fates in prop::collection::vec(fate(), 0..30),
-        number in 1..5_usize,
-    ) {
-        let builds = builds(&fates);
-        let evidence = Evidence::new(terms(&format!("{number} of 9")), &builds);
-        let undecided = evidence.verdict(Revision(1)).is_none();
-        prop_assert!(evidence.vacancies() <= evidence.needed());
-        // An undecided trial continues: something runs, is repeated or may start.
-        let goes_on = evidence.running + evidence.repeating + evidence.vacancies() > 0;
-        prop_assert!(!undecided || goes_on);
-    }
-
-    #[test]
-    fn only_a_difference_between_the_revisions_rolls_back(
-        fates in prop::collection::vec(fate(), 0..30),
-    ) {
-        let differs = |it: &Fate| {
-            matches!(it, Fate::Failed(Some(Outcome::Success)) | Fate::Lost(Some(Outcome::Success)))
-        };
-        let found = verdict("2 of 3", &fates).map(|it| it.0);
-        if !fates.iter().any(differs) {
-            prop_assert_ne!(found, Some(TrialVerdict::RolledBack));
-        }
-        if fates.iter().filter(|it| **it == Fate::Succeeded).count() < 2 {
-            prop_assert_ne!(found, Some(TrialVerdict::Promoted));
-        }
+/// Returns a build that runs on the candidate, or has succeeded there.
+fn tried(succeeded: bool) -> TrialBuild {
+    TrialBuild {
+        id: BuildId(1),
+        target: "hello".to_owned(),
+        result: succeeded.then_some(TrialResult::Succeeded),
+        outcome: succeeded.then_some(Outcome::Success),
     }
 }
 
@@ -341,7 +199,7 @@ fn the_agreed_number_of_builds_runs_on_a_candidate() {
     // Retries, and builds that a person attends, run on the current revision.
     observed.queue[0].may_be_on_trial = false;
     assert_eq!(started(&observed), (vec![1, 4, 5], vec![2, 3]));
-    let running = builds(&[Fate::Running]);
+    let running = vec![tried(false)];
     observed.trial_builds.insert(machine(), running);
     assert_eq!(started(&observed), (vec![1, 3, 4, 5], vec![2]));
     // A build that has just been started may be the one that is needed.
@@ -383,9 +241,7 @@ fn a_decided_trial_ends_and_no_build_starts_on_it() {
     let mut observed = ready("1 of 1");
     observed.queue = vec![queued(7)];
     assert_eq!(end(&observed), None);
-    observed
-        .trial_builds
-        .insert(machine(), builds(&[Fate::Succeeded]));
+    observed.trial_builds.insert(machine(), vec![tried(true)]);
     assert_eq!(end(&observed).unwrap().0, TrialVerdict::Promoted);
     assert_eq!(started(&observed), (vec![7], vec![]));
     // The other toolchains are tried first.
