@@ -1,30 +1,46 @@
 //! The decision when a problem has begun and when it has ended; pure. One that comes and goes is told once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use config::doctor::{Finding, FindingKey, Id, PROBLEMS};
-use config::notify::Problem;
-use jiff::Timestamp;
-
-use crate::housekeeping::doctor::Problems;
+use config::notify::{Problem, ProblemId};
 
 /// The pace at which problems are looked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// The time between two looks.
     pub look: Duration,
-    /// The time for which a problem must be there before it is told. What stops all builds, or has lasted
-    /// for an hour by the doctor's own rule, is told at once.
+    /// The time for which a problem must be there before it is told, unless it is told at once.
     pub begin: Duration,
     /// The time for which it must be gone before its end is told.
     pub end: Duration,
 }
 
+impl Pace {
+    /// The usual pace.
+    pub const USUAL: Self = Self {
+        look: Duration::from_secs(30),
+        begin: Duration::from_mins(10),
+        end: Duration::from_mins(5),
+    };
+}
+
+/// The kind and the subject of a problem.
+pub type Key = (ProblemId, String);
+
+/// The problems of one look.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Those that are there.
+    pub problems: Vec<Problem>,
+    /// Those of which nobody knows yet if they are there.
+    pub undecided: Vec<Key>,
+}
+
 /// The problems that were seen.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    seen: BTreeMap<(Id, String), Seen>,
+pub struct Watch {
+    seen: BTreeMap<Key, Seen>,
 }
 
 /// A problem that was seen.
@@ -37,44 +53,39 @@ struct Seen {
 }
 
 impl Watch {
-    /// Returns a watch that knows the problems of which an earlier agent has told.
-    pub(super) fn new(told: Vec<Problem>, now: Instant) -> Self {
-        let seen = told.into_iter().map(|problem| {
-            let key = (problem.id, problem.subject.clone());
-            let seen = Seen {
+    /// Takes over what recipients were told of, which is open until it is certain that it has ended. Nothing
+    /// else is open unless the next look finds it.
+    pub fn adopt(&mut self, told: Vec<Problem>, now: Instant) {
+        let keys: BTreeSet<_> = told.iter().map(key).collect();
+        for (key, seen) in &mut self.seen {
+            seen.has_begun = keys.contains(key);
+        }
+        for problem in told {
+            let seen = self.seen.entry(key(&problem)).or_insert(Seen {
                 first: now,
                 last: now,
                 has_begun: true,
                 problem,
-            };
-            (key, seen)
-        });
-        Self {
-            seen: seen.collect(),
+            });
+            seen.has_begun = true;
         }
     }
 
     /// Takes a look into account, and returns the problems that have begun and not ended.
-    pub(super) fn look(
-        &mut self,
-        found: &Problems,
-        pace: Pace,
-        now: Instant,
-        time: Timestamp,
-    ) -> Vec<Problem> {
-        for problem in gather(&found.findings, time) {
-            let key = (problem.id, problem.subject.clone());
-            let seen = self.seen.entry(key).or_insert_with(|| Seen {
+    pub fn look(&mut self, found: Found, pace: Pace, now: Instant) -> Vec<Problem> {
+        for problem in found.problems {
+            let seen = self.seen.entry(key(&problem)).or_insert_with(|| Seen {
                 first: now,
                 last: now,
                 has_begun: false,
                 problem,
             });
             seen.last = now;
-            seen.has_begun |= now - seen.first >= delay(seen.problem.id, pace);
+            let is_begun = seen.problem.id.is_told_at_once() || now - seen.first >= pace.begin;
+            seen.has_begun |= is_begun;
         }
         for key in &found.undecided {
-            if let Some(seen) = self.seen.get_mut(&subject(key)) {
+            if let Some(seen) = self.seen.get_mut(key) {
                 seen.last = now;
             }
         }
@@ -87,90 +98,51 @@ impl Watch {
     }
 }
 
-/// Returns the time for which a problem must be there before it is told.
-fn delay(id: Id, pace: Pace) -> Duration {
-    match id {
-        Id::LowSpace | Id::ControllerUnreachable => Duration::ZERO,
-        _ => pace.begin,
-    }
-}
-
-/// Returns the problem that a finding belongs to: all leftovers of a kind are one.
-fn subject(key: &FindingKey) -> (Id, String) {
-    let subject = match key.id {
-        Id::LeftoverGuest | Id::LeftoverDirectory | Id::LeftoverNetwork | Id::LeftoverGroup => {
-            String::new()
-        }
-        _ => key.subject.to_string(),
-    };
-    (key.id, subject)
-}
-
-/// Returns the problems among findings.
-fn gather(findings: &[Finding], time: Timestamp) -> Vec<Problem> {
-    let mut problems = BTreeMap::new();
-    let told = findings.iter().filter(|it| PROBLEMS.contains(&it.id));
-    for finding in told {
-        let (count, _) = problems
-            .entry(subject(&finding.key()))
-            .or_insert((0, finding));
-        *count += 1;
-    }
-    let problem = |((id, subject), (count, first)): ((Id, String), (usize, &Finding))| {
-        let name = first.subject.to_string();
-        let proof = match (subject.is_empty(), count) {
-            (false, _) => first.proof.clone(),
-            (true, 1) => format!("{name}: {}", first.proof),
-            (true, _) => format!("{name}: {}, and {} more", first.proof, count - 1),
-        };
-        Problem {
-            id,
-            subject,
-            proof,
-            advice: first.advice.clone(),
-            since: time,
-        }
-    };
-    problems.into_iter().map(problem).collect()
+fn key(problem: &Problem) -> Key {
+    (problem.id, problem.subject.clone())
 }
 
 #[cfg(test)]
 mod tests {
-    use config::doctor::Subject;
+    use config::doctor::Id;
+    use config::notify::FarmProblem;
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
 
-    const PACE: Pace = Pace {
-        look: Duration::from_secs(30),
-        begin: Duration::from_mins(10),
-        end: Duration::from_mins(5),
-    };
+    const PACE: Pace = Pace::USUAL;
 
-    fn finding(id: Id, subject: Subject) -> Finding {
-        Finding::new(id, subject, "proof", "advice")
+    fn problem(id: ProblemId, subject: &str) -> Problem {
+        Problem {
+            id,
+            subject: subject.to_owned(),
+            proof: "proof".to_owned(),
+            advice: "advice".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+        }
     }
 
-    fn pressure() -> Finding {
-        finding(Id::HostPressure, Subject::Path("memory".into()))
+    fn pressure() -> Problem {
+        problem(ProblemId::Host(Id::HostPressure), "memory")
     }
 
-    fn full() -> Finding {
-        finding(Id::LowSpace, Subject::Path("/volume".into()))
+    fn full() -> Problem {
+        problem(ProblemId::Host(Id::LowSpace), "/volume")
     }
 
-    fn found(findings: &[Finding]) -> Problems {
-        Problems {
-            findings: findings.to_vec(),
+    fn found(problems: &[Problem]) -> Found {
+        Found {
+            problems: problems.to_vec(),
             undecided: Vec::new(),
         }
     }
 
     /// Returns the number of open problems after looks at these seconds.
-    fn looks(watch: &mut Watch, start: Instant, all: &[(u64, Problems)]) -> Vec<usize> {
-        let look = |(second, found): &(u64, Problems)| {
+    fn looks(watch: &mut Watch, start: Instant, all: &[(u64, Found)]) -> Vec<usize> {
+        let look = |(second, found): &(u64, Found)| {
             let now = start + Duration::from_secs(*second);
-            watch.look(found, PACE, now, Timestamp::UNIX_EPOCH).len()
+            watch.look(found.clone(), PACE, now).len()
         };
         all.iter().map(look).collect()
     }
@@ -206,30 +178,33 @@ mod tests {
     #[test]
     fn what_an_earlier_agent_told_of_ends_only_when_it_is_decided() {
         let start = Instant::now();
-        let away = finding(
-            Id::ControllerUnreachable,
-            Subject::Controller("ci".parse().unwrap()),
-        );
-        let told = gather(std::slice::from_ref(&away), Timestamp::UNIX_EPOCH);
-        let mut watch = Watch::new(told, start);
-        let unasked = || Problems {
-            findings: Vec::new(),
-            undecided: vec![away.key()],
+        let away = problem(ProblemId::Host(Id::ControllerUnreachable), "controller ci");
+        let mut watch = Watch::default();
+        watch.adopt(vec![away.clone()], start);
+        let unasked = || Found {
+            problems: Vec::new(),
+            undecided: vec![key(&away)],
         };
         let all = [(1000, unasked()), (1001, found(&[])), (1300, found(&[]))];
         assert_eq!(looks(&mut watch, start, &all), [1, 1, 0]);
     }
 
     #[test]
-    fn leftovers_of_a_kind_are_one_problem() {
-        let left = |tag: &str| finding(Id::LeftoverGuest, Subject::Guest(tag.to_owned()));
-        let other = finding(Id::OldImage, Subject::Guest("1".to_owned()));
-        let problems = gather(&[left("7"), left("8"), other], Timestamp::UNIX_EPOCH);
-        let [problem] = &problems[..] else {
-            panic!("{problems:?}");
-        };
-        assert_eq!(problem.proof, "guest 7: proof, and 1 more");
-        assert_eq!(problem.subject, "");
+    fn what_another_coordinator_has_ended_does_not_begin_again() {
+        let start = Instant::now();
+        let silent = problem(ProblemId::Farm(FarmProblem::HostSilent), "build1");
+        let mut watch = Watch::default();
+        watch.adopt(vec![silent.clone()], start);
+        let there = [(0, found(std::slice::from_ref(&silent)))];
+        assert_eq!(looks(&mut watch, start, &there), [1]);
+        watch.adopt(Vec::new(), start);
+        assert_eq!(looks(&mut watch, start, &[(30, found(&[]))]), [0]);
+        watch.adopt(vec![silent.clone()], start);
+        assert_eq!(
+            looks(&mut watch, start, &[(60, found(&[]))]),
+            [1],
+            "told by another one"
+        );
     }
 
     proptest! {

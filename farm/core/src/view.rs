@@ -16,6 +16,7 @@ use crate::schedules::{self, Schedule, ScheduleRow};
 use crate::{Epoch, Requirements, Revision};
 
 mod hosts;
+mod told;
 
 pub use hosts::{HostView, MachineView, WindowView, machines};
 
