@@ -139,6 +139,8 @@ pub struct FarmState {
     pub schedules: Vec<ScheduleView>,
     /// The builds whose files wait for the object store, if there is one.
     pub uploads: Option<Uploads>,
+    /// The number of notifications that wait, by rule.
+    pub notifications: Vec<(String, u32)>,
 }
 
 /// Returns the state of the farm in the text format of OpenMetrics. It is `None` if the database does not
@@ -154,6 +156,7 @@ pub fn gauges(farm: Option<&FarmState>) -> String {
         hosts,
         schedules,
         uploads,
+        notifications,
     }) = farm
     {
         let builds = Gauges::default();
@@ -184,6 +187,15 @@ pub fn gauges(farm: Option<&FarmState>) -> String {
         late.set(seconds.max(0));
         let help = "Seconds since the oldest time of a schedule that has not run";
         registry.register("schedule_late_seconds", help, late);
+        if !notifications.is_empty() {
+            let waiting = Family::<Vec<(&'static str, String)>, Gauge>::default();
+            for (rule, count) in notifications {
+                let label = vec![("rule", rule.clone())];
+                waiting.get_or_create(&label).set((*count).into());
+            }
+            let help = "Notifications that wait for delivery, by rule";
+            registry.register("notifications_waiting", help, waiting);
+        }
         if let Some(uploads) = uploads {
             let mut gauge = |name: &str, help: &str, value: u64| {
                 let gauge = Gauge::<i64>::default();

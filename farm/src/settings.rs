@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use config::settings::{NotifyRules, farm_notify};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 mod objects;
 
@@ -42,6 +44,27 @@ pub struct Written {
     pub hashserv: Option<WrittenHashserv>,
     /// The object store.
     pub objects: Option<WrittenObjects>,
+    /// The name of the farm.
+    pub name: Option<String>,
+    /// The rules for notifications, which are checked when the file is parsed.
+    #[serde(default, deserialize_with = "ignore")]
+    pub notify: Vec<NotifyRules>,
+}
+
+/// Skips the rules for notifications: [`farm_notify`] reads them.
+fn ignore<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NotifyRules>, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|IgnoredAny| Vec::new())
+}
+
+/// A reason for which a settings file cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// The text is no TOML, or has unknown keys.
+    #[error(transparent)]
+    Toml(#[from] toml::de::Error),
+    /// Rules for notifications cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Notify(Vec<config::settings::Fault>),
 }
 
 /// The section `[sources]` as it is written.
@@ -99,6 +122,10 @@ pub struct Settings {
     pub hashserv: Option<Hashserv>,
     /// The object store, if logs and artifacts are put into one.
     pub objects: Option<ObjectsSettings>,
+    /// The name of the farm in notifications.
+    pub name: String,
+    /// The rules for notifications.
+    pub notify: Vec<NotifyRules>,
 }
 
 /// The settings of the PR service.
@@ -161,9 +188,11 @@ impl Written {
     /// Parses a settings file.
     ///
     /// # Errors
-    /// The text is no TOML, or has unknown keys; the error names the line.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    /// The text is no TOML, or has unknown keys or faulty rules for notifications; the error names the line.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let written: Self = toml::from_str(text)?;
+        let notify = farm_notify(text).map_err(ParseError::Notify)?;
+        Ok(Self { notify, ..written })
     }
 
     /// Returns these settings, and those of `other` where a key is missing.
@@ -181,6 +210,8 @@ impl Written {
             prserv: self.prserv.or(other.prserv),
             hashserv: self.hashserv.or(other.hashserv),
             objects: self.objects.or(other.objects),
+            name: self.name.or(other.name),
+            notify: [self.notify, other.notify].concat(),
         }
     }
 
@@ -222,6 +253,12 @@ impl Written {
         let prserv = self.prserv.map(|it| it.check(&database, &mut fault));
         let hashserv = self.hashserv.map(|it| it.check(&database, &mut fault));
         let objects = self.objects.and_then(|it| it.check(&mut fault));
+        let name = self.name.unwrap_or_else(|| "farm".to_owned());
+        if !is_name(&name) {
+            let text =
+                format!("is `{name}`, not a name of letters, digits, `-` and `.` such as `farm`");
+            fault("name", text);
+        }
         if !faults.is_empty() {
             return Err(SettingsError::Faulty(faults));
         }
@@ -240,8 +277,16 @@ impl Written {
             prserv,
             hashserv,
             objects,
+            name,
+            notify: self.notify,
         })
     }
+}
+
+/// Returns true for a name that can stand in the headers of a mail.
+fn is_name(name: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    (1..=64).contains(&name.len()) && name.chars().all(is_allowed)
 }
 
 impl WrittenSources {
@@ -352,6 +397,8 @@ mod tests {
         assert!(shown.sources.ca.take().is_some());
         let objects = shown.objects.take().unwrap();
         assert_eq!(objects.region, "us-east-1");
+        let rules = std::mem::take(&mut shown.notify);
+        assert_eq!(rules[0].name.as_str(), "team");
         let token_file = shown.prserv.as_mut().and_then(|it| it.token_file.take());
         assert!(token_file.is_some());
         assert_eq!(Ok(shown), checked(&format!("{example}{sections}")));
@@ -379,7 +426,7 @@ mod tests {
     fn faults_name_the_setting_and_what_would_be_right() {
         let faulty = format!(
             "{DATABASE}listen = \"here\"\nurl = \"one\"\nconnections_max = 0\nlease_seconds = 1\n\
-             [sources]\nmib_max = 0\nkeep_days = 0\n[prserv]\nwriters = [\"x\"]\n[hashserv]\nanonymous = [\"read\"]\n\
+             name = \"a farm\"\n[sources]\nmib_max = 0\nkeep_days = 0\n[prserv]\nwriters = [\"x\"]\n[hashserv]\nanonymous = [\"read\"]\n\
              [objects]\nurl = \"farm\"\nendpoint = \"s3\"\n"
         );
         insta::assert_snapshot!(checked(&faulty).unwrap_err().replace("; the", "\nthe"), @r"
@@ -393,9 +440,12 @@ mod tests {
         the setting hashserv.anonymous has `read`, not `@read`, `@report`, `@db-admin` or `@none`
         the setting objects.endpoint is `s3`; it must begin with `http://` or `https://`
         the setting objects.url is `farm`, not an address such as `s3://bucket/prefix` or `file:///srv/objects`
+        the setting name is `a farm`, not a name of letters, digits, `-` and `.` such as `farm`
         ");
         let open = checked(&format!("{DATABASE}listen = \"0.0.0.0:1\"\n")).unwrap_err();
         assert!(open.contains("set `url` as well"), "{open}");
+        let rule = "[[notify]]\nname = \"team\"\non = \"never\"\nproblems = [\"low-space\"]\n";
+        insta::assert_snapshot!(checked(&format!("{DATABASE}{rule}")).unwrap_err().replace("; line", "\nline"), @"");
         let unknown = checked("lisen = \"a\"\n").unwrap_err();
         assert!(
             unknown.contains("line 1") && unknown.contains("lisen"),

@@ -32,7 +32,17 @@ async fn read(coordinator: &Coordinator) -> Result<FarmState, StoreError> {
         Some(_) => Some(store.uploads().await?),
         None => None,
     };
+    let rules = coordinator.notify_rules();
+    let counts = match rules {
+        [] => Vec::new(),
+        _ => store.notification_counts().await?,
+    };
+    let waiting = rules.iter().map(|rules| {
+        let count = counts.iter().find(|it| it.rule == rules.name.as_str());
+        (rules.name.to_string(), count.map_or(0, |it| it.waiting))
+    });
     Ok(FarmState {
+        notifications: waiting.collect(),
         queue: store.queue().await?,
         hosts: view::hosts(coordinator).await?,
         schedules: store.schedules().await?,

@@ -68,8 +68,16 @@ impl Store {
         let (host, build, epoch) = key(host, report.lease);
         let outcome = report.outcome.to_string();
         let message = report.message.as_ref().map(Message::as_str);
-        let parameters: &[&(dyn ToSql + Sync)] =
-            &[&host, &build, &epoch, &outcome, &self.archives, &message];
+        let rules = &*self.rules;
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &host,
+            &build,
+            &epoch,
+            &outcome,
+            &self.archives,
+            &message,
+            &rules,
+        ];
         let finished = connection.query(sql::FINISH, parameters).await?;
         self.note_charges(&finished, 0);
         if !finished.is_empty() {

@@ -10,6 +10,7 @@ mod claims;
 mod enrolment;
 mod known;
 mod listing;
+mod notifications;
 mod operations;
 mod projects;
 mod reads;
@@ -37,6 +38,7 @@ use tokio_postgres::{Config, NoTls};
 pub use archives::{ArchiveState, Uploads};
 pub use enrolment::Secret;
 use known::Known;
+pub use notifications::{Ends, Notification, Package, Told, package};
 use schema::{MIGRATIONS, PARTITIONS};
 pub use sources::Shelves;
 pub use sql::ALL as STATEMENTS;
@@ -104,6 +106,8 @@ pub struct Store {
     slot: i16,
     /// True if the files of builds that end are to go into an object store.
     archives: bool,
+    /// The rules for notifications that weigh the ends of builds.
+    rules: Arc<[String]>,
 }
 
 impl Store {
@@ -156,6 +160,7 @@ impl Store {
             known,
             slot,
             archives: false,
+            rules: Arc::default(),
         };
         store.migrate().await?;
         store.maintain().await?;

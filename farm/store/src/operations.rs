@@ -52,7 +52,7 @@ impl Store {
             Operation::Expire(age_ms) => it.expire(*age_ms).await,
             Operation::Discard(digest, coordinator) => it.discard(digest, coordinator).await,
             Operation::Attend(coordinator) => it.attend(coordinator).await,
-            Operation::Cancel(build) => it.cancel(*build).await,
+            Operation::Cancel(build) => it.cancel(*build, &self.rules).await,
             Operation::Beat(host, offer) => {
                 let beats = [(*host, offer.clone())];
                 let answers = self.beats(&it, &beats).await?;
@@ -70,13 +70,16 @@ impl Store {
                 lease,
                 is_unused,
                 attempts_max,
-            } => it.release(*host, *lease, *is_unused, *attempts_max).await,
+            } => {
+                let release = (*host, *lease, *is_unused, *attempts_max);
+                it.release(release, &self.rules).await
+            }
             Operation::Hosts => self.look(&it).await,
             Operation::Rescue {
                 host,
                 beat,
                 attempts_max,
-            } => it.rescue(*host, *beat, *attempts_max).await,
+            } => it.rescue(*host, *beat, *attempts_max, &self.rules).await,
             Operation::Publish(machine, wanted) => it.publish(machine, wanted).await,
             Operation::Drain(host, drained) => {
                 let rows = it.execute(sql::DRAIN, &[&signed(host.0), drained]).await?;
@@ -145,10 +148,10 @@ impl Connection {
         Err(StoreError::Changing(0))
     }
 
-    async fn cancel(&self, build: BuildId) -> Result<Answer, StoreError> {
+    async fn cancel(&self, build: BuildId, rules: &[String]) -> Result<Answer, StoreError> {
         let id = signed(build.0);
         for _ in 0..ATTEMPTS_MAX {
-            if self.execute(sql::CANCEL_QUEUED, &[&id]).await? > 0
+            if self.execute(sql::CANCEL_QUEUED, &[&id, &rules]).await? > 0
                 || !self.query(sql::CANCEL_LEASED, &[&id]).await?.is_empty()
             {
                 return Ok(Answer::Canceled);
@@ -203,23 +206,23 @@ impl Connection {
 
     async fn release(
         &self,
-        host: HostId,
-        lease: Lease,
-        is_unused: bool,
-        attempts_max: u64,
+        (host, lease, is_unused, attempts_max): (HostId, Lease, bool, u64),
+        rules: &[String],
     ) -> Result<Answer, StoreError> {
         let (host, build, epoch) = key(host, lease);
         let most = signed(attempts_max);
-        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &most];
+        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch];
         let given_back = if is_unused {
-            self.query(sql::GIVE_BACK, &parameters[..3]).await?
+            let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &rules];
+            self.query(sql::GIVE_BACK, parameters).await?
         } else {
+            let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &most, &rules];
             self.query(sql::RELEASE, parameters).await?
         };
         if !given_back.is_empty() {
             return Ok(Answer::Recorded);
         }
-        let known = self.query(sql::IS_RELEASED, &parameters[..3]).await?;
+        let known = self.query(sql::IS_RELEASED, parameters).await?;
         Ok(if known.is_empty() {
             Answer::Stale
         } else {
@@ -232,9 +235,11 @@ impl Connection {
         host: HostId,
         beat: u64,
         attempts_max: u64,
+        rules: &[String],
     ) -> Result<Answer, StoreError> {
         let (host, beat, most) = (signed(host.0), signed(beat), signed(attempts_max));
-        let rows = self.query(sql::RESCUE, &[&host, &beat, &most]).await?;
+        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &beat, &most, &rules];
+        let rows = self.query(sql::RESCUE, parameters).await?;
         let mut leases: Vec<_> = rows.iter().map(lease).collect();
         leases.sort();
         Ok(Answer::Rescued(leases))

@@ -12,7 +12,12 @@ use tokio::task::block_in_place;
 
 use super::harness::{open, submission};
 
-async fn submit(store: &Store, key: u64, machine: usize, target: &str) -> config::BuildId {
+pub(crate) async fn submit(
+    store: &Store,
+    key: u64,
+    machine: usize,
+    target: &str,
+) -> config::BuildId {
     let mut submission = submission(key, "ann", machine, 0);
     submission.subject = Subject {
         target: Some(target.parse().unwrap()),
