@@ -1,10 +1,12 @@
 //! The metrics of a coordinator, for Prometheus.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use config::schedule::RunResult;
 use farm_core::operation::{Answer, Operation, Unknown};
-use farm_core::view::{HostView, QueueView, ScheduleView};
+use farm_core::site::HostState;
+use farm_core::view::{QueueView, ScheduleView};
 use farm_store::Uploads;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -14,16 +16,6 @@ use prometheus_client::registry::Registry;
 
 /// The names of all metrics begin with it.
 const PREFIX: &str = "buildhost_farm";
-/// The states of hosts, as [`HostView::state`] names them.
-const HOST_STATES: [&str; 6] = [
-    "alive",
-    "drained",
-    "maintenance",
-    "silent",
-    "new",
-    "revoked",
-];
-
 type Gauges = Family<Vec<(&'static str, &'static str)>, Gauge>;
 
 /// The counters of one coordinator since its start. Those of the farm are their sums.
@@ -133,8 +125,8 @@ impl Counters {
 pub struct FarmState {
     /// The queue.
     pub queue: QueueView,
-    /// The hosts.
-    pub hosts: Vec<HostView>,
+    /// The numbers of hosts by state.
+    pub hosts: BTreeMap<HostState, u64>,
     /// The schedules.
     pub schedules: Vec<ScheduleView>,
     /// The builds whose files wait for the object store, if there is one.
@@ -171,9 +163,8 @@ pub fn gauges(farm: Option<&FarmState>) -> String {
         let help = "Seconds since the submission of the oldest build that waits";
         registry.register("queue_oldest_seconds", help, oldest);
         let states = Gauges::default();
-        for state in HOST_STATES {
-            let count = hosts.iter().filter(|it| it.state() == state).count();
-            set(&states, state, count as u64);
+        for (state, name) in HostState::ALL {
+            set(&states, name, hosts.get(&state).copied().unwrap_or(0));
         }
         registry.register("hosts", "Hosts, by state", states);
         let paused = schedules.iter().filter(|it| it.is_paused).count();

@@ -2,7 +2,8 @@
 
 use config::BuildId;
 use config::notify::{FarmProblem, Problem, ProblemId};
-use farm_core::view::{HostView, ScheduleView};
+use farm_core::site::{HostState, Site};
+use farm_core::view::{HostView, ScheduleView, unlike_machines};
 use farm_store::{StoreError, Uploads};
 use jiff::Timestamp;
 
@@ -19,6 +20,7 @@ const UPLOAD_SECONDS: u64 = 3_600;
 pub(crate) struct FarmLook {
     /// The time of the database.
     pub(crate) now: Timestamp,
+    /// The hosts that are silent, or have something else than what is published.
     hosts: Vec<HostView>,
     schedules: Vec<ScheduleView>,
     uploads: Uploads,
@@ -32,9 +34,18 @@ impl FarmLook {
     /// Reads the farm.
     pub(crate) async fn take(coordinator: &Coordinator) -> Result<Self, StoreError> {
         let store = coordinator.store();
+        let published = store.published().await?;
+        let sites = view::sites(coordinator).await?;
+        let is_troubled = |it: &&Site| match it.state {
+            HostState::Silent => true,
+            HostState::New | HostState::Revoked => false,
+            _ => unlike_machines(&it.offer, &published).next().is_some(),
+        };
+        let troubled = sites.iter().filter(is_troubled);
+        let troubled: Vec<_> = troubled.map(|it| it.name.as_str()).collect();
         Ok(Self {
             now: store.queue().await?.at,
-            hosts: view::hosts(coordinator).await?,
+            hosts: view::hosts_named(coordinator, &troubled).await?,
             schedules: store.schedules().await?,
             uploads: store.uploads().await?,
             sourceless: store.sourceless().await?,
@@ -56,7 +67,7 @@ impl FarmLook {
         let name = &host.name;
         let is_away = host.drained || host.open_window().is_some();
         let seen = host.seen.unwrap_or(self.now);
-        let silent = (host.state() == "silent" && !is_away).then(|| {
+        let silent = (host.state() == HostState::Silent && !is_away).then(|| {
             let proof = format!("its last sign of life was at {seen}");
             let advice = format!(
                 "look at its agent and its network; `buildhost-farm revoke {name}` if it does not come back"

@@ -2,13 +2,14 @@
 
 use config::{BuildId, MachineName};
 use farm_core::copies::lost;
-use farm_core::operation::HostRow;
 use farm_core::placement::why;
+use farm_core::site::{HostState, Site};
 use farm_core::view::{
-    BuildPage, BuildQuery, BuildState, BuildView, FilesPlace, HostView, MachineView, QueueView,
-    WindowView, machines,
+    BuildPage, BuildQuery, BuildState, BuildView, FilesPlace, HostQuery, HostView, MachineView,
+    QueueView, WindowView, machines, unlike_machines, window_refusal,
 };
-use farm_core::{HostId, Published};
+use farm_core::windows::Window;
+use farm_core::{Published, Requirements};
 use farm_store::{ArchiveState, Shelves, StoreError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -18,11 +19,15 @@ use crate::coordinator::Coordinator;
 
 /// The number of waiting builds that the queue shows.
 const WAITING: u32 = 50;
+/// The number of hosts that need attention on the overview.
+const ATTENTION_MAX: usize = 12;
 
 /// The hosts and the published machines, as one moment had them.
 #[derive(Debug)]
 struct Farm {
-    hosts: Vec<HostView>,
+    sites: Vec<Site>,
+    /// The maintenance windows of the hosts that have some.
+    windows: BTreeMap<String, Vec<WindowView>>,
     published: BTreeMap<MachineName, Published>,
     /// The time of the database, which decides about windows.
     now: Timestamp,
@@ -36,37 +41,24 @@ impl Farm {
         coordinator: &Coordinator,
         builds: impl IntoIterator<Item = &BuildView>,
     ) -> Result<Self, StoreError> {
-        let mut farm = Self::read(coordinator).await?;
+        let store = coordinator.store();
         let waiting = builds.into_iter();
         let waiting = waiting.filter(|it| it.state == BuildState::Queued);
         let digests: BTreeSet<_> = waiting
             .flat_map(|it| it.requirements.work.digests())
             .collect();
-        if !digests.is_empty() {
-            let digests: Vec<_> = digests.into_iter().collect();
-            farm.shelves = coordinator.store().shelves(&digests).await?;
-        }
-        Ok(farm)
-    }
-
-    async fn read(coordinator: &Coordinator) -> Result<Self, StoreError> {
-        let lease_ms = coordinator.terms().lease_ms;
-        let published = coordinator.store().published().await?;
-        let hosts = coordinator.store().hosts(lease_ms).await?;
-        let hosts = hosts.into_iter().map(|it| it.compared(&published));
-        let mut hosts: Vec<_> = hosts.collect();
-        let now_ms = coordinator.store().now_ms().await?;
-        for (name, window) in coordinator.store().windows().await? {
-            let host = hosts.iter_mut().find(|it| it.name == name);
-            if let Some(host) = host {
-                host.windows.push(WindowView::new(window, now_ms));
-            }
-        }
+        let digests: Vec<_> = digests.into_iter().collect();
+        let shelves = match digests.as_slice() {
+            [] => Shelves::default(),
+            digests => store.shelves(digests).await?,
+        };
+        let now_ms = store.now_ms().await?;
         Ok(Self {
-            hosts,
-            published,
+            sites: sites(coordinator).await?,
+            windows: by_host(store.windows().await?, now_ms),
+            published: store.published().await?,
             now: Timestamp::from_millisecond(now_ms.cast_signed()).unwrap_or_default(),
-            shelves: Shelves::default(),
+            shelves,
         })
     }
 
@@ -76,25 +68,42 @@ impl Farm {
         coordinator: &Coordinator,
         builds: impl IntoIterator<Item = &'a mut BuildView>,
     ) -> Result<(), StoreError> {
-        let hosts: Vec<_> = self.hosts.iter().filter(|it| !it.revoked).collect();
-        let has_windows = hosts.iter().any(|it| !it.windows.is_empty());
         for build in builds {
             if build.state != BuildState::Queued {
                 continue;
             }
             let usual = match build.usual_seconds {
-                None if has_windows => coordinator.store().usual_seconds(build).await?,
+                None if !self.windows.is_empty() => {
+                    coordinator.store().usual_seconds(build).await?
+                }
                 known => known,
             };
-            let row = |host: &&HostView| row(host, host.window_refusal(self.now, usual));
-            let rows: Vec<_> = hosts.iter().map(row).collect();
             let sources = &build.requirements.work.sources;
             let lost = lost(sources, &self.shelves.copies, &self.shelves.alive);
-            let why = || why(&build.requirements, &rows, &self.published);
-            build.why = Some(lost.unwrap_or_else(why));
+            build.why = Some(lost.unwrap_or_else(|| self.why(&build.requirements, usual)));
         }
         Ok(())
     }
+
+    fn why(&self, requirements: &Requirements, usual_seconds: Option<u64>) -> String {
+        let hosts = self.sites.iter();
+        let hosts = hosts.filter(|it| it.state != HostState::Revoked).map(|it| {
+            let windows = self.windows.get(&it.name);
+            let refusal = windows.and_then(|it| window_refusal(it, self.now, usual_seconds));
+            (it, refusal)
+        });
+        why(requirements, hosts, &self.published)
+    }
+}
+
+/// Returns the windows of each host as a time of the database shows them.
+fn by_host(windows: Vec<(String, Window)>, now_ms: u64) -> BTreeMap<String, Vec<WindowView>> {
+    let mut by_host: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (host, window) in windows {
+        let window = WindowView::new(window, now_ms);
+        by_host.entry(host).or_default().push(window);
+    }
+    by_host
 }
 
 /// Finds a time zone by its name.
@@ -102,33 +111,61 @@ pub(crate) fn zone(name: &str) -> Option<TimeZone> {
     TimeZone::get(name).ok()
 }
 
-/// Returns a host as the rules of placement know it, with the reason for which a window keeps the build off
-/// it. A silent one takes no builds.
-fn row(host: &HostView, window: Option<String>) -> (String, HostRow) {
-    let mut offer = host.offer.clone();
-    if let Some(window) = window {
-        offer.halt = Some(window);
-    }
-    if !host.alive {
-        offer.halt = Some("it gives no sign of life".to_owned());
-    }
-    let row = HostRow {
-        host: HostId(0),
-        beat: 0,
-        leases: host.builds,
-        orders: 0,
-        drained: host.drained,
-        offer,
-    };
-    (host.name.clone(), row)
-}
-
-/// Returns the hosts by name.
+/// Returns all hosts by name, without what only people see.
 ///
 /// # Errors
 /// The database fails.
-pub async fn hosts(coordinator: &Coordinator) -> Result<Vec<HostView>, StoreError> {
-    Ok(Farm::read(coordinator).await?.hosts)
+pub async fn sites(coordinator: &Coordinator) -> Result<Vec<Site>, StoreError> {
+    let lease_ms = coordinator.terms().lease_ms;
+    coordinator.store().sites(lease_ms).await
+}
+
+/// Returns the hosts that match, by name.
+///
+/// # Errors
+/// The database fails.
+pub async fn hosts(
+    coordinator: &Coordinator,
+    query: &HostQuery,
+) -> Result<Vec<HostView>, StoreError> {
+    let lease_ms = coordinator.terms().lease_ms;
+    completed(
+        coordinator,
+        coordinator.store().hosts(query, lease_ms).await?,
+    )
+    .await
+}
+
+/// Returns the hosts with these names, by name.
+///
+/// # Errors
+/// The database fails.
+pub async fn hosts_named(
+    coordinator: &Coordinator,
+    names: &[&str],
+) -> Result<Vec<HostView>, StoreError> {
+    let lease_ms = coordinator.terms().lease_ms;
+    let hosts = coordinator.store().hosts_named(names, lease_ms).await?;
+    completed(coordinator, hosts).await
+}
+
+/// Adds the windows of hosts, and the machines that they get no builds of.
+async fn completed(
+    coordinator: &Coordinator,
+    mut hosts: Vec<HostView>,
+) -> Result<Vec<HostView>, StoreError> {
+    let store = coordinator.store();
+    let published = store.published().await?;
+    let names: Vec<_> = hosts.iter().map(|it| it.name.as_str()).collect();
+    let windows = store.windows_of(&names).await?;
+    if !windows.is_empty() {
+        let mut windows = by_host(windows, store.now_ms().await?);
+        for host in &mut hosts {
+            host.windows = windows.remove(&host.name).unwrap_or_default();
+        }
+    }
+    let compared = hosts.into_iter().map(|it| it.compared(&published));
+    Ok(compared.collect())
 }
 
 /// Returns the machines by name.
@@ -136,8 +173,8 @@ pub async fn hosts(coordinator: &Coordinator) -> Result<Vec<HostView>, StoreErro
 /// # Errors
 /// The database fails.
 pub async fn all_machines(coordinator: &Coordinator) -> Result<Vec<MachineView>, StoreError> {
-    let farm = Farm::read(coordinator).await?;
-    Ok(machines(&farm.published, &farm.hosts))
+    let published = coordinator.store().published().await?;
+    Ok(machines(&published, &sites(coordinator).await?))
 }
 
 /// Returns a page of builds; those that wait with their reasons.
@@ -192,6 +229,10 @@ pub async fn build(
 /// # Errors
 /// The database fails.
 pub async fn queue(coordinator: &Coordinator) -> Result<QueueView, StoreError> {
+    Ok(queue_and_farm(coordinator).await?.0)
+}
+
+async fn queue_and_farm(coordinator: &Coordinator) -> Result<(QueueView, Farm), StoreError> {
     let mut queue = coordinator.store().queue().await?;
     let query = BuildQuery {
         state: Some(BuildState::Queued),
@@ -201,7 +242,56 @@ pub async fn queue(coordinator: &Coordinator) -> Result<QueueView, StoreError> {
     queue.waiting = coordinator.store().oldest(&query).await?;
     let farm = Farm::for_builds(coordinator, &queue.waiting).await?;
     farm.explain(coordinator, &mut queue.waiting).await?;
-    let takes_builds = |it: &&HostView| it.state() == "alive";
-    queue.hosts_alive = farm.hosts.iter().filter(takes_builds).count() as u64;
-    Ok(queue)
+    let alive = farm.sites.iter();
+    queue.hosts_alive = alive.filter(|it| it.state == HostState::Alive).count() as u64;
+    Ok((queue, farm))
+}
+
+/// The queue and the hosts, as the overview shows them.
+#[derive(Debug)]
+pub struct Overview {
+    /// The queue.
+    pub queue: QueueView,
+    /// The numbers of hosts by state.
+    pub states: BTreeMap<HostState, u64>,
+    /// The first hosts that need attention.
+    pub attention: Vec<HostView>,
+    /// The number of further ones.
+    pub more: u64,
+}
+
+/// Returns the queue and the hosts that need attention: those that are silent or halted, and those that get no
+/// builds of a machine until a person mends that.
+///
+/// # Errors
+/// The database fails.
+pub async fn overview(coordinator: &Coordinator) -> Result<Overview, StoreError> {
+    let (queue, farm) = queue_and_farm(coordinator).await?;
+    let mut states = BTreeMap::new();
+    for site in &farm.sites {
+        *states.entry(site.state).or_default() += 1;
+    }
+    let rank = |site: &Site| match site.state {
+        HostState::Silent => Some(0),
+        HostState::Halted => Some(1),
+        HostState::New | HostState::Revoked => None,
+        _ => {
+            let mut unlike = unlike_machines(&site.offer, &farm.published);
+            unlike.next().map(|_| 2)
+        }
+    };
+    let hosts = farm.sites.iter().filter_map(|it| Some((rank(it)?, it)));
+    let mut hosts: Vec<_> = hosts.map(|(rank, it)| (rank, it.name.as_str())).collect();
+    hosts.sort_unstable();
+    let more = hosts.len().saturating_sub(ATTENTION_MAX);
+    hosts.truncate(ATTENTION_MAX);
+    let names: Vec<_> = hosts.iter().map(|(_, name)| *name).collect();
+    let mut attention = hosts_named(coordinator, &names).await?;
+    attention.sort_by_key(|it| names.iter().position(|name| *name == it.name));
+    Ok(Overview {
+        queue,
+        states,
+        attention,
+        more: more as u64,
+    })
 }

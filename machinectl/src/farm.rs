@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Hosts {
         /// Show everything about this host instead
         host: Option<String>,
+        #[command(flatten)]
+        filter: hosts::Filter,
     },
     /// List the machines of a farm, their revisions and their hosts
     Machines,
@@ -61,8 +63,10 @@ pub(crate) fn client(options: &GlobalOptions) -> Result<Client, Failure> {
 /// Runs a command that only a farm has.
 pub(crate) fn run(command: &Command, client: &Client, output: &Output) -> Result<(), Failure> {
     match command {
-        Command::Hosts { host: None } => hosts::list(&client.farm_hosts()?, output),
-        Command::Hosts { host: Some(name) } => hosts::show(&client.farm_host(name)?, output),
+        Command::Hosts { host: None, filter } => hosts::list(client, filter, output),
+        Command::Hosts {
+            host: Some(name), ..
+        } => hosts::show(&client.farm_host(name)?, output),
         Command::Machines => hosts::machines(&client.farm_machines()?, output),
         Command::Publish {
             machine,

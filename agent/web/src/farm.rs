@@ -9,7 +9,8 @@ mod overview;
 mod schedules;
 
 use config::builds::State;
-use farm_core::view::{BuildState, BuildView, HostView};
+use farm_core::site::HostState;
+use farm_core::view::{BuildState, BuildView};
 
 use crate::marks::Mark;
 
@@ -31,28 +32,13 @@ fn mark(build: &BuildView) -> Mark {
     }
 }
 
-/// Returns true if a host that is alive and not drained starts no guest.
-fn is_halted(host: &HostView) -> bool {
-    host.state() == "alive" && host.offer.halt.is_some()
-}
-
-/// Returns the state of a host for people.
-fn word(host: &HostView) -> &'static str {
-    if is_halted(host) {
-        "halted"
-    } else {
-        host.state()
-    }
-}
-
 /// Returns the class of the color of a host's state.
-fn class(host: &HostView) -> &'static str {
-    match host.state() {
-        _ if is_halted(host) => "warn",
-        "alive" => "good",
-        "drained" | "maintenance" => "warn",
-        "silent" => "bad",
-        _ => "idle",
+fn class(state: HostState) -> &'static str {
+    match state {
+        HostState::Alive => "good",
+        HostState::Halted | HostState::Drained | HostState::Maintenance => "warn",
+        HostState::Silent => "bad",
+        HostState::New | HostState::Revoked => "idle",
     }
 }
 

@@ -1,13 +1,13 @@
-//! The filters of the list of builds, as the address of the page has them.
+//! The filters of the lists of builds and hosts, as the addresses of their pages have them.
 
 use config::builds::ListQuery;
-use farm_core::view::BuildQuery;
+use farm_core::view::{BuildQuery, HostQuery};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// The number of builds on a page.
-const COUNT: u32 = 50;
+/// The number of builds or hosts on a page.
+pub(crate) const COUNT: u32 = 50;
 
 /// The filters in the order of the form, with their labels.
 const KEYS: [(&str, &str); 10] = [
@@ -23,9 +23,14 @@ const KEYS: [(&str, &str); 10] = [
     ("until", "until"),
 ];
 
-/// The filters of the list of builds, as they were written.
+/// The keys that say where a page begins.
+const POSITIONS: [&str; 3] = ["from", "before", "after"];
+
+/// The filters of a list, as they were written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
+    /// The path of the list.
+    path: &'static str,
     pairs: Vec<(String, String)>,
 }
 
@@ -39,14 +44,24 @@ pub(crate) struct Chip {
 }
 
 impl Filter {
-    /// Reads the query of an address. Empty values, as forms send them, are left out.
+    /// Reads the query of the address of a list of builds. Empty values, as forms send them, are left out.
     pub fn parse(query: &str) -> Self {
+        Self::of_list("/builds", query)
+    }
+
+    /// Reads the query of the address of a farm's list of hosts.
+    pub fn of_hosts(query: &str) -> Self {
+        Self::of_list("/hosts", query)
+    }
+
+    fn of_list(path: &'static str, query: &str) -> Self {
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
         let pairs = pairs
             .into_iter()
             .map(|(key, value)| (key, value.trim().to_owned()))
             .filter(|(_, value)| !value.is_empty());
         Self {
+            path,
             pairs: pairs.collect(),
         }
     }
@@ -87,6 +102,20 @@ impl Filter {
         })
     }
 
+    /// Returns the query of a farm's hosts.
+    ///
+    /// # Errors
+    /// A filter is unknown, or its value has another form.
+    pub fn host_query(&self) -> Result<HostQuery, String> {
+        let text = serde_urlencoded::to_string(&self.pairs).map_err(|error| error.to_string())?;
+        let query: HostQuery =
+            serde_urlencoded::from_str(&text).map_err(|error| error.to_string())?;
+        Ok(HostQuery {
+            count: Some(COUNT),
+            ..query
+        })
+    }
+
     /// Returns the value of a filter; empty if it is not set.
     pub(crate) fn value(&self, key: &str) -> &str {
         let found = self.pairs.iter().find(|(known, _)| known == key);
@@ -95,7 +124,7 @@ impl Filter {
 
     /// Returns true if the page is not the first one.
     pub(crate) fn is_later_page(&self) -> bool {
-        !self.value("from").is_empty() || !self.value("before").is_empty()
+        POSITIONS.iter().any(|it| !self.value(it).is_empty())
     }
 
     /// Returns the address of the list with another value for a key; without the key if it is empty.
@@ -103,7 +132,7 @@ impl Filter {
         let kept = self
             .pairs
             .iter()
-            .filter(|(known, _)| known != key && known != "from" && known != "before");
+            .filter(|(known, _)| known != key && !POSITIONS.contains(&known.as_str()));
         let mut pairs: Vec<_> = kept
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
@@ -111,8 +140,8 @@ impl Filter {
             pairs.push((key, value));
         }
         match serde_urlencoded::to_string(pairs).unwrap_or_default() {
-            none if none.is_empty() => "/builds".to_owned(),
-            query => format!("/builds?{query}"),
+            none if none.is_empty() => self.path.to_owned(),
+            query => format!("{}?{query}", self.path),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod operation;
 pub mod placement;
 pub mod publication;
 pub mod schedules;
+pub mod site;
 pub mod sources;
 pub mod transfers;
 pub mod trials;

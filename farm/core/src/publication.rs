@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use config::MachineName;
 use config::task::Digest;
 
-use crate::view::HostView;
+use crate::site::Site;
 use crate::{Published, Revision};
 
 /// A publication without a content that can be known.
@@ -62,7 +62,7 @@ pub fn publication(
     machine: &MachineName,
     wanted: Published,
     published: Option<&Published>,
-    hosts: &[HostView],
+    hosts: &[Site],
 ) -> Result<Published, PublicationError> {
     let revision = wanted.revision;
     let is_older = published.is_some_and(|it| it.revision > revision);
@@ -74,7 +74,7 @@ pub fn publication(
         return Ok(known.clone());
     }
     let (mut known, mut unknown) = (BTreeMap::new(), None);
-    for host in hosts.iter().filter(|it| it.alive && !it.revoked) {
+    for host in hosts.iter().filter(|it| it.state.is_seen()) {
         let Some(offered) = host.offer.machines.get(machine) else {
             continue;
         };
@@ -109,31 +109,27 @@ pub fn publication(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::site::HostState;
     use crate::{Offer, OfferedMachine};
 
     fn content(digit: &str) -> Option<Digest> {
         digit.repeat(64).parse().ok()
     }
 
-    fn host(name: &str, content: Option<Digest>) -> HostView {
+    fn host(name: &str, content: Option<Digest>) -> Site {
         let machine = OfferedMachine {
             revision: Revision(2),
             content,
             ..OfferedMachine::default()
         };
-        HostView {
+        let offer = Offer {
+            machines: [("linux".parse().unwrap(), machine)].into(),
+            ..Offer::default()
+        };
+        Site {
             name: name.to_owned(),
-            drained: false,
-            alive: true,
-            revoked: false,
-            seen: None,
-            builds: 0,
-            offer: Offer {
-                machines: [("linux".parse().unwrap(), machine)].into(),
-                ..Offer::default()
-            },
-            unlike: BTreeMap::new(),
-            windows: Vec::new(),
+            state: HostState::Alive,
+            offer: offer.into(),
         }
     }
 
@@ -145,7 +141,7 @@ mod tests {
     fn publish(
         wanted: Published,
         known: Option<&Published>,
-        hosts: &[HostView],
+        hosts: &[Site],
     ) -> Result<Published, String> {
         let machine = "linux".parse().unwrap();
         publication(&machine, wanted, known, hosts).map_err(|it| it.to_string())
@@ -174,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_content_that_nobody_knows_or_that_differs_is_refused() {
-        let refused = |hosts: &[HostView]| publish(published(2, None), None, hosts).unwrap_err();
+        let refused = |hosts: &[Site]| publish(published(2, None), None, hosts).unwrap_err();
         assert_eq!(
             refused(&[]),
             "no host that is alive has revision 2 of linux; push it to one of them first, or name its content"
@@ -188,7 +184,7 @@ mod tests {
             refused(&hosts)
                 .starts_with("hosts a and b have different contents of revision 2 of linux;")
         );
-        hosts[0].alive = false;
+        hosts[0].state = HostState::Silent;
         let second = published(2, content("b"));
         assert_eq!(publish(published(2, None), None, &hosts), Ok(second));
     }

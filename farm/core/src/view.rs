@@ -18,7 +18,10 @@ use crate::{Epoch, Requirements, Revision};
 mod hosts;
 mod told;
 
-pub use hosts::{HostView, MachineView, WindowView, machines};
+pub use hosts::{
+    HostQuery, HostView, MachineView, NAMED_MAX, RevisionView, WindowView, machines,
+    unlike_machines, window_refusal,
+};
 
 /// The largest number of builds on a page.
 pub const LISTED_MAX: u32 = 1000;

@@ -84,7 +84,7 @@ pub(super) async fn publish(
 ) -> Result<Json<Published>, Refusal> {
     let client = authorize(&service, &headers, Scope::Admin).await?;
     let published = service.coordinator.store().published().await;
-    let hosts = view::hosts(&service.coordinator).await;
+    let hosts = view::sites(&service.coordinator).await;
     let (Ok(published), Ok(hosts)) = (published, hosts) else {
         return Err(Refusal::unavailable());
     };
@@ -150,10 +150,9 @@ pub(super) async fn drain_host(
 
 /// Returns the number of the host with a name.
 pub(super) async fn host_of(service: &Service, name: &str) -> Result<HostId, Refusal> {
-    let names = service.coordinator.store().host_names().await;
-    let names = names.map_err(|_| Refusal::unavailable())?;
-    let host = names.iter().find(|(_, known)| *known == name);
-    host.map(|(host, _)| *host).ok_or_else(|| no_host(name))
+    let found = service.coordinator.store().host_of_name(name).await;
+    let found = found.map_err(|_| Refusal::unavailable())?;
+    found.ok_or_else(|| no_host(name))
 }
 
 async fn request(

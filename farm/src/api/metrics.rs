@@ -12,7 +12,6 @@ use tracing::warn;
 use super::Service;
 use crate::coordinator::Coordinator;
 use crate::metrics::{FarmState, gauges};
-use crate::view;
 
 /// Returns the metrics, in the format that the header `Accept` prefers.
 pub(super) async fn show(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
@@ -44,7 +43,7 @@ async fn read(coordinator: &Coordinator) -> Result<FarmState, StoreError> {
     Ok(FarmState {
         notifications: waiting.collect(),
         queue: store.queue().await?,
-        hosts: view::hosts(coordinator).await?,
+        hosts: store.host_states(coordinator.terms().lease_ms).await?,
         schedules: store.schedules().await?,
         uploads,
     })

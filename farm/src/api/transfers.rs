@@ -237,12 +237,9 @@ async fn relay(sender: OnUpgrade, receiver: OnUpgrade, place: Place) {
 
 async fn open(service: &Service, host: HostId, wanted: Wanted) -> Result<Opened, Unopened> {
     let named = async {
-        let names = service.coordinator.store().host_names().await;
-        let names = names.unwrap_or_default();
-        names
-            .get(&host)
-            .cloned()
-            .unwrap_or_else(|| host.0.to_string())
+        let name = service.coordinator.store().host_name(host).await;
+        let name = name.unwrap_or_default();
+        name.unwrap_or_else(|| host.0.to_string())
     };
     if !service.coordinator.alive().hosts.contains_key(&host) {
         return Err(Unopened::Lost(named.await));

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use config::BuildId;
 use config::tokens::Scope;
-use farm_core::view::{BuildPage, BuildQuery, BuildView, HostView, MachineView, QueueView};
+use farm_core::view::{
+    BuildPage, BuildQuery, BuildView, HostQuery, HostView, MachineView, QueueView,
+};
 use farm_store::StoreError;
 use tracing::warn;
 
@@ -15,20 +18,28 @@ use super::auth::authorize;
 use super::{Refusal, Service};
 use crate::view;
 
+/// The filters of a list, which are looked at after the token.
+pub(super) type Filters<T> = Result<Query<T>, QueryRejection>;
+
+/// Returns the filters, if they can be used.
+fn checked<T>(query: Filters<T>) -> Result<T, Refusal> {
+    let query = query.map(|Query(query)| query);
+    query.map_err(|error| {
+        let message = format!("the filters cannot be used: {}", error.body_text());
+        Refusal(StatusCode::BAD_REQUEST, message)
+    })
+}
+
 /// An answer, or its refusal.
 pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 pub(super) async fn builds(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
-    query: Result<Query<BuildQuery>, axum::extract::rejection::QueryRejection>,
+    query: Filters<BuildQuery>,
 ) -> Answer<BuildPage> {
     authorize(&service, &headers, Scope::Read).await?;
-    let Query(query) = query.map_err(|error| {
-        let message = format!("the filters cannot be used: {}", error.body_text());
-        Refusal(StatusCode::BAD_REQUEST, message)
-    })?;
-    answer(view::builds(&service.coordinator, &query).await)
+    answer(view::builds(&service.coordinator, &checked(query)?).await)
 }
 
 pub(super) async fn build(
@@ -52,9 +63,10 @@ pub(super) async fn queue(
 pub(super) async fn hosts(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
+    query: Filters<HostQuery>,
 ) -> Answer<Vec<HostView>> {
     authorize(&service, &headers, Scope::Read).await?;
-    answer(view::hosts(&service.coordinator).await)
+    answer(view::hosts(&service.coordinator, &checked(query)?).await)
 }
 
 pub(super) async fn host(
@@ -63,8 +75,8 @@ pub(super) async fn host(
     Path(name): Path<String>,
 ) -> Answer<HostView> {
     authorize(&service, &headers, Scope::Read).await?;
-    let Json(hosts) = answer(view::hosts(&service.coordinator).await)?;
-    let found = hosts.into_iter().find(|it| it.name == name);
+    let Json(hosts) = answer(view::hosts_named(&service.coordinator, &[&name]).await)?;
+    let found = hosts.into_iter().next();
     found.map(Json).ok_or_else(|| no_host(&name))
 }
 

@@ -1,11 +1,14 @@
 //! The hosts: their beats, and the look at all of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
+use config::MachineName;
 use farm_core::operation::{Answer, HostRow};
 use farm_core::{HostId, Offer};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::known::Details;
 use crate::operations::{Connection, signed, text};
@@ -29,7 +32,14 @@ impl Store {
     ) -> Result<Vec<Answer>, StoreError> {
         let ids: Vec<_> = beats.iter().map(|(host, _)| signed(host.0)).collect();
         let offers: Vec<_> = beats.iter().map(|(_, offer)| text(offer)).collect();
-        let rows = connection.query(sql::BEATS, &[&ids, &offers]).await?;
+        let machines = beats.iter().map(|(_, offer)| {
+            let names: Vec<_> = offer.machines.keys().map(MachineName::as_str).collect();
+            names.join(",")
+        });
+        let machines: Vec<_> = machines.collect();
+        let halted: Vec<_> = beats.iter().map(|(_, it)| it.halt.is_some()).collect();
+        let parameters: &[&(dyn ToSql + Sync)] = &[&ids, &offers, &machines, &halted];
+        let rows = connection.query(sql::BEATS, parameters).await?;
         let raised = rows.iter().map(|row| {
             let opens_in_ms = row.get::<_, Option<i64>>(3);
             let raised = Raised {
@@ -97,14 +107,7 @@ impl Store {
         let versions = rows
             .iter()
             .map(|row| (HostId(number(row, 0)), number(row, 3)));
-        let outdated = self.known().outdated(versions);
-        let mut details = Vec::new();
-        if !outdated.is_empty() {
-            let ids: Vec<_> = outdated.iter().map(|host| signed(host.0)).collect();
-            for row in &connection.query(sql::DETAILS, &[&ids]).await? {
-                details.push((HostId(number(row, 0)), host_details(row)?));
-            }
-        }
+        let details = self.changed_details(connection, versions).await?;
         let mut known = self.known();
         known.note(asked, details);
         for row in &rows {
@@ -124,6 +127,22 @@ impl Store {
         });
         Ok(Answer::Hosts(hosts.collect()))
     }
+
+    /// Reads the details of the hosts that have other versions than the known ones.
+    pub(crate) async fn changed_details(
+        &self,
+        connection: &Connection,
+        versions: impl Iterator<Item = (HostId, u64)>,
+    ) -> Result<Vec<(HostId, Details)>, StoreError> {
+        let outdated = self.known().outdated(versions);
+        if outdated.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<_> = outdated.iter().map(|host| signed(host.0)).collect();
+        let rows = connection.query(sql::DETAILS, &[&ids]).await?;
+        let details = |row: &Row| Ok((HostId(number(row, 0)), host_details(row)?));
+        rows.iter().map(details).collect()
+    }
 }
 
 /// Reads the details of a host: id, name, version, key, offer.
@@ -134,7 +153,7 @@ fn host_details(row: &Row) -> Result<Details, StoreError> {
         version: number(row, 2),
         name: row.get(1),
         key: key.transpose()?,
-        offer: json("offers", row, 4)?,
+        offer: Arc::new(json("offers", row, 4)?),
     })
 }
 

@@ -2,6 +2,7 @@
 //! places from which the leases of each host are read. And the use of submitters that is not written yet.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farm_core::{HostId, Offer};
@@ -18,7 +19,7 @@ pub(crate) struct Details {
     pub(crate) version: u64,
     pub(crate) name: String,
     pub(crate) key: Option<Secret>,
-    pub(crate) offer: Offer,
+    pub(crate) offer: Arc<Offer>,
 }
 
 /// The place from which the leases of a host are read.
@@ -73,7 +74,13 @@ impl Known {
     /// Returns the offer of a host.
     pub(crate) fn offer(&self, host: HostId) -> Offer {
         let known = self.details.get(&host);
-        known.map(|it| it.offer.clone()).unwrap_or_default()
+        known.map(|it| Offer::clone(&it.offer)).unwrap_or_default()
+    }
+
+    /// Returns the name and the offer of a host.
+    pub(crate) fn site(&self, host: HostId) -> Option<(String, Arc<Offer>)> {
+        let known = self.details.get(&host)?;
+        Some((known.name.clone(), Arc::clone(&known.offer)))
     }
 
     /// Returns the host of a key, if the hosts were read lately.
@@ -157,7 +164,7 @@ mod tests {
             version,
             name: "seven".to_owned(),
             key,
-            offer: Offer::default(),
+            offer: Arc::default(),
         };
         vec![(HOST, details)]
     }

@@ -8,6 +8,7 @@ mod archives;
 mod beats;
 mod claims;
 mod enrolment;
+mod hosts;
 mod known;
 mod listing;
 mod notifications;
@@ -47,6 +48,12 @@ pub use transfers::Site;
 /// Returns the statement for a page of builds and its parameters, for tests of plans.
 pub fn listing(query: &farm_core::view::BuildQuery) -> (String, Vec<String>) {
     let listing = listing::page(query, listing::Order::Newest);
+    (listing.sql, listing.parameters)
+}
+
+/// Returns the statement for a page of hosts and its parameters, for tests of plans.
+pub fn host_listing(query: &farm_core::view::HostQuery) -> (String, Vec<String>) {
+    let listing = hosts::page(query, 60_000);
     (listing.sql, listing.parameters)
 }
 

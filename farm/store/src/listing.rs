@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use farm_core::view::{BuildQuery, BuildState};
+use tokio_postgres::types::ToSql;
 
 /// The columns of a build, the first of which is its number.
 const COLUMNS: &str =
@@ -10,7 +11,7 @@ const COLUMNS: &str =
     submitted, claimed, target, project";
 
 /// A statement and its parameters. Numbers are text as well, so that all have one type.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listing {
     pub(crate) sql: String,
     pub(crate) parameters: Vec<String>,
@@ -37,10 +38,7 @@ impl Order {
 /// There are few combinations of filters, and each is a text of its own, so that the database sees which
 /// index serves it.
 pub(crate) fn page(query: &BuildQuery, order: Order) -> Listing {
-    let mut listing = Listing {
-        sql: String::new(),
-        parameters: Vec::new(),
-    };
+    let mut listing = Listing::default();
     let is_of = |state| query.state.is_none_or(|it| it == state);
     let is_unfinished = is_of(BuildState::Queued) || is_of(BuildState::Running);
     let mut parts = Vec::new();
@@ -141,8 +139,14 @@ pub(crate) fn results(builds: &[u64]) -> Listing {
 }
 
 impl Listing {
+    /// Returns the parameters as the database takes them.
+    pub(crate) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let parameters = self.parameters.iter();
+        parameters.map(|it| it as &(dyn ToSql + Sync)).collect()
+    }
+
     /// Adds a parameter, and returns its place.
-    fn add(&mut self, value: String) -> String {
+    pub(crate) fn add(&mut self, value: String) -> String {
         self.parameters.push(value);
         format!("${}::text", self.parameters.len())
     }

@@ -1,25 +1,15 @@
-//! Reads that are no operations: names and published revisions.
+//! Reads that are no operations: published revisions.
 
 use std::collections::BTreeMap;
 
 use config::MachineName;
-use farm_core::{HostId, Published};
+use farm_core::Published;
 use tokio_postgres::Row;
 
-use crate::rows::{number, published};
+use crate::rows::published;
 use crate::{Store, StoreError, sql};
 
 impl Store {
-    /// Returns the names of the hosts.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn host_names(&self) -> Result<BTreeMap<HostId, String>, StoreError> {
-        let rows = self.read(sql::HOST_NAMES).await?;
-        let named = |row: &Row| (HostId(number(row, 0)), row.get(1));
-        Ok(rows.iter().map(named).collect())
-    }
-
     /// Returns the published revisions.
     ///
     /// # Errors

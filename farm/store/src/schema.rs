@@ -6,7 +6,7 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 13] = [
+const SCRIPTS: [&str; 14] = [
     FIRST,
     VIEWS,
     TRANSFERS,
@@ -18,6 +18,7 @@ const SCRIPTS: [&str; 13] = [
     SOURCES,
     SCHEDULES,
     ARCHIVES,
+    SELECTIONS,
     MESSAGES,
     NOTIFICATIONS,
 ];
@@ -240,6 +241,14 @@ const ARCHIVES: &str = r"
         files text);
     CREATE INDEX archives_ended ON archives USING brin (ended);
 ";
+
+/// The machines of offers and the hosts that start nothing, by which lists of hosts select. Hosts that have
+/// enrolled before get both with their next poll.
+const SELECTIONS: &str = r#"
+    ALTER TABLE offers ADD machines text[] COLLATE "C" NOT NULL DEFAULT '{}';
+    CREATE INDEX offers_machines ON offers USING gin (machines);
+    ALTER TABLE hosts ADD halted boolean NOT NULL DEFAULT false;
+"#;
 
 /// The sentences about results.
 const MESSAGES: &str = r"

@@ -3,6 +3,7 @@
 
 mod access;
 mod archives;
+mod hosts;
 mod notifications;
 mod schedules;
 mod sources;
@@ -10,13 +11,14 @@ mod views;
 mod windows;
 
 pub(crate) use access::{
-    ADD_TOKEN, CLOSE_SESSION, ENROL, HOST_NAMES, HOST_OF_KEY, INVITE, OPEN_SESSION, REVOKE,
-    REVOKE_TOKEN, SESSION, TOKEN, TOKENS, TOUCH_SESSION,
+    ADD_TOKEN, CLOSE_SESSION, ENROL, HOST_OF_KEY, INVITE, OPEN_SESSION, REVOKE, REVOKE_TOKEN,
+    SESSION, TOKEN, TOKENS, TOUCH_SESSION,
 };
 pub(crate) use archives::{
     ARCHIVE, ARCHIVE_OF, DEFER_UPLOAD, FORGET_ARCHIVES, FORGET_UPLOADS, IS_ARCHIVED, TAKE_UPLOADS,
     UPLOADS,
 };
+pub(crate) use hosts::{HOST_NAME, HOST_OF_NAME, HOST_STATES, SITES, STATE};
 pub(crate) use notifications::{
     ABSENT_COORDINATORS, ADD_RULES, DEFER_NOTIFICATION, ENDS, FORGET_NOTIFICATIONS, FORGET_SETTLED,
     GIVE_UP_NOTIFICATIONS, NOTIFICATION_COUNTS, PACKAGE_STATES, SETTLE_NOTIFICATION, SOURCELESS,
@@ -30,9 +32,10 @@ pub(crate) use sources::{
     ATTEND, COORDINATOR, COORDINATORS, COPIES, DISCARD, EXPIRE, HOLDERS, KEEP, KEPT, KNOWN_SOURCES,
     LOSE, REGISTER, SEEN_COORDINATORS,
 };
-pub(crate) use views::{FAILING, HOST_VIEWS, LOST, QUEUE, USUAL};
+pub(crate) use views::{FAILING, LOST, QUEUE, USUAL};
 pub(crate) use windows::{
     ADD_WINDOW, END_WINDOW, MOVE_WINDOW, NOW, REMOVE_WINDOW, USUALS, WINDOW_SOON, WINDOWS,
+    WINDOWS_OF,
 };
 
 /// Reads the build of an idempotency key.
@@ -85,13 +88,17 @@ pub(crate) const BEATS: &str = "
     WITH locked AS (
         SELECT id FROM hosts WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE),
     polled AS (
-        SELECT locked.id, new.offer,
-            new.offer IS DISTINCT FROM (SELECT offer FROM offers WHERE host = locked.id) AS is_new
-        FROM locked JOIN unnest($1::bigint[], $2::text[]) AS new (id, offer) ON new.id = locked.id),
+        SELECT locked.id, offer, string_to_array(machines, ',') AS machines, halted,
+            NOT EXISTS (
+                SELECT FROM offers WHERE host = locked.id AND offers.offer = new.offer
+                    AND offers.machines = string_to_array(new.machines, ',')) AS is_new
+        FROM locked JOIN unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[])
+            AS new (id, offer, machines, halted) ON new.id = locked.id),
     changed AS (
-        INSERT INTO offers (host, offer) SELECT id, offer FROM polled WHERE is_new
-        ON CONFLICT (host) DO UPDATE SET offer = excluded.offer)
-    UPDATE hosts SET beat = beat + 1, seen = now(), version = version + is_new::integer
+        INSERT INTO offers (host, offer, machines) SELECT id, offer, machines FROM polled WHERE is_new
+        ON CONFLICT (host) DO UPDATE SET offer = excluded.offer, machines = excluded.machines)
+    UPDATE hosts SET beat = beat + 1, seen = now(), version = version + is_new::integer,
+        halted = polled.halted
     FROM polled WHERE hosts.id = polled.id AND hosts.id = ANY($1)
     RETURNING hosts.id, beat,
         drained OR EXISTS (
@@ -393,7 +400,7 @@ pub(crate) const FORGET_LOST: &str = "
         WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
 
 /// All statements.
-pub const ALL: [(&str, &str); 100] = [
+pub const ALL: [(&str, &str); 103] = [
     ("window_soon", WINDOW_SOON),
     ("usuals", USUALS),
     ("add_window", ADD_WINDOW),
@@ -401,6 +408,7 @@ pub const ALL: [(&str, &str); 100] = [
     ("move_window", MOVE_WINDOW),
     ("end_window", END_WINDOW),
     ("windows", WINDOWS),
+    ("windows_of", WINDOWS_OF),
     ("now", NOW),
     ("copies", COPIES),
     ("known_sources", KNOWN_SOURCES),
@@ -459,13 +467,15 @@ pub const ALL: [(&str, &str); 100] = [
     ("lost", LOST),
     ("usual", USUAL),
     ("queue", QUEUE),
-    ("host_views", HOST_VIEWS),
+    ("host_states", HOST_STATES),
+    ("sites", SITES),
     ("failing", FAILING),
     ("open_transfer", OPEN_TRANSFER),
     ("close_transfer", CLOSE_TRANSFER),
     ("transfers", TRANSFERS),
     ("site", SITE),
-    ("host_names", HOST_NAMES),
+    ("host_of_name", HOST_OF_NAME),
+    ("host_name", HOST_NAME),
     ("published", PUBLISHED),
     ("submitted", SUBMITTED),
     ("submit", SUBMIT),

@@ -1,13 +1,11 @@
-//! Reads for people: pages of builds, one build with its attempts, hosts, the queue.
+//! Reads for people: pages of builds, one build with its attempts, the queue.
 
 use config::BuildId;
 use config::builds::Priority;
 use deadpool_postgres::Object;
 use farm_core::messages::{Message, Subject};
-use farm_core::view::{
-    BuildPage, BuildQuery, BuildState, BuildView, HostView, LostAttempt, QueueView,
-};
-use farm_core::{Epoch, Offer, Requirements, Revision};
+use farm_core::view::{BuildPage, BuildQuery, BuildState, BuildView, LostAttempt, QueueView};
+use farm_core::{Epoch, Requirements, Revision};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -86,36 +84,6 @@ impl Store {
         self.listed(&listing::results(&builds)).await
     }
 
-    /// Returns the hosts by name. A host is alive if it has given a sign of life within half a lease.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn hosts(&self, lease_ms: u64) -> Result<Vec<HostView>, StoreError> {
-        let rows = self.query(sql::HOST_VIEWS, &[]).await?;
-        let view = |row: &Row| {
-            let name: String = row.get(0);
-            let silent_ms: Option<i64> = row.get(3);
-            let offer: Offer =
-                serde_json::from_str(row.get(6)).map_err(|error| StoreError::Row {
-                    table: "hosts",
-                    row: 0,
-                    reason: format!("the offer of {name}: {error}"),
-                })?;
-            Ok(HostView {
-                drained: row.get(1),
-                alive: silent_ms.is_some_and(|it| u64::try_from(it).unwrap_or(0) < lease_ms / 2),
-                revoked: row.get(4),
-                seen: row.get::<_, Option<i64>>(2).map(time),
-                builds: number(row, 5),
-                name,
-                offer,
-                unlike: std::collections::BTreeMap::new(),
-                windows: Vec::new(),
-            })
-        };
-        rows.iter().map(view).collect()
-    }
-
     /// Returns the queue without its builds.
     ///
     /// # Errors
@@ -134,9 +102,7 @@ impl Store {
     }
 
     pub(crate) async fn listed(&self, listing: &Listing) -> Result<Vec<BuildView>, StoreError> {
-        let parameters = listing.parameters.iter();
-        let parameters: Vec<_> = parameters.map(|it| it as &(dyn ToSql + Sync)).collect();
-        let rows = self.query(&listing.sql, &parameters).await?;
+        let rows = self.query(&listing.sql, &listing.parameters()).await?;
         rows.iter().map(build).collect()
     }
 

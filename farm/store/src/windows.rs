@@ -88,20 +88,15 @@ impl Store {
     /// The database fails.
     pub async fn windows(&self) -> Result<Vec<(String, Window)>, StoreError> {
         let rows = self.query(sql::WINDOWS, &[]).await?;
-        let window = |row: &Row| {
-            let weekly = row.get::<_, Option<&str>>(4);
-            let weekly = weekly.map(serde_json::from_str).transpose().ok()?;
-            let window = Window {
-                id: WindowId(number(row, 0)),
-                occurrence: Occurrence {
-                    opens_ms: number(row, 2),
-                    closes_ms: number(row, 3),
-                },
-                weekly,
-                reason: row.get(5),
-            };
-            Some((row.get(1), window))
-        };
+        Ok(rows.iter().filter_map(window).collect())
+    }
+
+    /// Returns the windows of the hosts with these names, as [`Self::windows`] does.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn windows_of(&self, hosts: &[&str]) -> Result<Vec<(String, Window)>, StoreError> {
+        let rows = self.query(sql::WINDOWS_OF, &[&hosts]).await?;
         Ok(rows.iter().filter_map(window).collect())
     }
 
@@ -113,6 +108,22 @@ impl Store {
         let rows = self.query(sql::NOW, &[]).await?;
         Ok(rows.first().map_or(0, |row| number(row, 0)))
     }
+}
+
+/// Reads a window with the name of its host; `None` if only a newer version understands it.
+fn window(row: &Row) -> Option<(String, Window)> {
+    let weekly = row.get::<_, Option<&str>>(4);
+    let weekly = weekly.map(serde_json::from_str).transpose().ok()?;
+    let window = Window {
+        id: WindowId(number(row, 0)),
+        occurrence: Occurrence {
+            opens_ms: number(row, 2),
+            closes_ms: number(row, 3),
+        },
+        weekly,
+        reason: row.get(5),
+    };
+    Some((row.get(1), window))
 }
 
 /// Returns the times of an occurrence for the database.

@@ -96,6 +96,17 @@ pub(crate) fn number(cluster: &Cluster, query: &str) -> Option<i64> {
     answer.join().unwrap()
 }
 
+/// Executes statements.
+pub(crate) fn execute(cluster: &Cluster, statements: &str) {
+    std::thread::scope(|scope| {
+        let executed = scope.spawn(|| {
+            let mut client = postgres::Client::connect(&cluster.url(), postgres::NoTls)?;
+            client.batch_execute(statements)
+        });
+        executed.join().unwrap().unwrap();
+    });
+}
+
 /// Adds builds of ten submitters to the queue.
 pub(crate) fn fill(cluster: &Cluster, count: u32) {
     let fill = format!(

@@ -9,7 +9,7 @@ use reqwest::redirect::Policy;
 use server_tests::Cluster;
 use tokio::task::block_in_place;
 
-use super::farm::{open, submit};
+use super::farm::{execute, open, submit};
 use super::server::Server;
 
 /// A browser that has signed in.
@@ -130,4 +130,93 @@ async fn browsers_see_the_farm_and_act_within_their_scope() {
     let answer = root.post("/logout", "same-origin", "").await;
     assert_eq!(answer.status().as_u16(), 303);
     assert_eq!(root.get("/").await.0, StatusCode::SEE_OTHER);
+}
+
+/// Adds hosts that have polled, of which one in a hundred is silent and one in a hundred halted, and builds that
+/// none of them takes.
+const MANY: &str = r#"
+    INSERT INTO hosts (id, name, key_hash, seen, halted)
+    SELECT n, 'build' || n, sha256(n::text::bytea),
+        CASE WHEN n % 100 = 0 THEN now() - interval '1 hour' ELSE now() + interval '1 hour' END,
+        n % 100 = 1
+    FROM generate_series(10001, 15000) n;
+    INSERT INTO offers
+    SELECT n, format('{"machines": {"linux": {"revision": 1, "toolchains": ["default"]}}, "total":
+        {"guests": 8, "cpus": 64, "memory_mib": 262144}, "free": {"guests": 8, "cpus": 64,
+        "memory_mib": 262144}, "version": "1.0"%s}',
+        CASE WHEN n % 100 = 1 THEN ', "halt": "the disk is full"' END), '{linux}'
+    FROM generate_series(10001, 15000) n;
+    INSERT INTO builds (id, submitter, priority, machine, requirements, submitted)
+    SELECT nextval('build_ids'), 'ann', 0, 'linux', '{"machine": "linux", "toolchain": "default",
+        "cpus": 65, "memory_mib": 1}', now()
+    FROM generate_series(1, 100) n"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn the_answers_of_a_farm_with_thousands_of_hosts_have_bounds() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 0).await;
+    execute(&cluster, MANY);
+    let server = Server::start(&store).await;
+    let reader = Browser::sign_in(&server, &store, "reader", Scope::Read).await;
+    for (path, expected) in [
+        (
+            "/",
+            vec![
+                "5000",
+                "4900 alive",
+                "50 halted",
+                "50 silent",
+                "and 88 more",
+            ],
+        ),
+        (
+            "/hosts",
+            vec!["4900 alive", "build10050<", "after=build10050"],
+        ),
+        (
+            "/hosts?state=silent&after=build14900",
+            vec!["build15000", "no-next"],
+        ),
+        (
+            "/hosts?name=1001&machine=linux",
+            vec!["build11001", "no-next"],
+        ),
+        ("/hosts?machine=mac", vec!["No host matches."]),
+        ("/hosts/build12345", vec!["64 of 64"]),
+        ("/machines", vec!["build10012", "and 4988 more"]),
+        (
+            "/builds?state=queued",
+            vec!["is too small: processors (65 wanted, 64 there)"],
+        ),
+    ] {
+        let (status, html) = reader.get(path).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+        assert!(html.len() < 60_000, "{path} has {} bytes", html.len());
+        for text in expected {
+            let is_there = match text {
+                "no-next" => !html.contains("rel=\"next\""),
+                text => html.contains(text),
+            };
+            assert!(is_there, "{path} {text}: {html}");
+        }
+    }
+    for path in ["/hosts?color=red", "/hosts?state=asleep"] {
+        assert_eq!(reader.get(path).await.0, StatusCode::BAD_REQUEST, "{path}");
+    }
+    let (_, machines) = server.get("/farm/v1/machines").await;
+    assert_eq!(machines[0]["revisions"][0]["hosts"], 5000);
+    assert_eq!(machines[0]["hosts"].as_object().unwrap().len(), 12);
+    // Clients of older versions name no page and expect all hosts.
+    let (_, hosts) = server.get("/farm/v1/hosts").await;
+    assert_eq!(hosts.as_array().unwrap().len(), 5000);
+    let (_, hosts) = server.get("/farm/v1/hosts?after=build14997&count=2").await;
+    let hosts = hosts.as_array().unwrap().iter();
+    let names: Vec<_> = hosts.map(|it| it["name"].as_str()).collect();
+    assert_eq!(names, [Some("build14998"), Some("build14999")]);
+    let (_, text) = server.text("/metrics").await;
+    assert!(
+        text.contains("buildhost_farm_hosts{state=\"halted\"} 50"),
+        "{text}"
+    );
 }

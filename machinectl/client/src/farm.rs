@@ -10,7 +10,8 @@ use farm_core::Published;
 use farm_core::messages::NewBuild;
 use farm_core::schedules::NewSchedule;
 use farm_core::view::{
-    BuildPage, BuildQuery, BuildView, HostView, MachineView, ProjectView, QueueView, ScheduleView,
+    BuildPage, BuildQuery, BuildView, HostQuery, HostView, MachineView, ProjectView, QueueView,
+    ScheduleView,
 };
 use farm_core::windows::{WindowId, WindowRequest};
 use serde::Deserialize;
@@ -125,9 +126,10 @@ impl Client {
         self.get("queue")
     }
 
-    /// Returns the hosts of the farm.
-    pub fn farm_hosts(&self) -> Result<Vec<HostView>> {
-        self.get("hosts")
+    /// Returns a page of the farm's hosts, by name.
+    pub fn farm_hosts(&self, query: &HostQuery) -> Result<Vec<HostView>> {
+        let query = serde_urlencoded::to_string(query)?;
+        self.get(&format!("hosts?{query}"))
     }
 
     /// Returns a host of the farm.

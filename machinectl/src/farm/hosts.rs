@@ -1,7 +1,10 @@
 //! The hosts and the machines of a farm, and drains.
 
+use clap::Args;
 use client::Client;
-use farm_core::view::{HostView, MachineView};
+use config::MachineName;
+use farm_core::site::HostState;
+use farm_core::view::{HostQuery, HostView, MachineView};
 
 use super::windows;
 use crate::exit_code::{ExitStatus, Failure};
@@ -9,8 +12,70 @@ use crate::host::DrainCommand;
 use crate::options::DryRun;
 use crate::output::{Output, Table, fields, or_empty, time};
 
-/// Prints the hosts.
-pub(super) fn list(hosts: &[HostView], output: &Output) -> Result<(), Failure> {
+/// The largest number of hosts that one request asks for.
+const PAGE: u32 = 500;
+
+/// The options that select hosts.
+#[derive(Debug, Args)]
+pub(crate) struct Filter {
+    /// Only hosts in this state: alive, halted, maintenance, drained, silent, new or revoked
+    #[arg(long, conflicts_with = "host")]
+    state: Option<HostState>,
+    /// Only hosts that offer this machine
+    #[arg(long, value_name = "NAME", conflicts_with = "host")]
+    machine: Option<MachineName>,
+    /// Only hosts with this text in their names
+    #[arg(long, value_name = "TEXT", conflicts_with = "host")]
+    name: Option<String>,
+    /// The number of hosts to show; by default all
+    #[arg(short = 'n', long, conflicts_with = "host")]
+    count: Option<u32>,
+}
+
+impl Filter {
+    fn query(&self) -> HostQuery {
+        HostQuery {
+            state: self.state,
+            machine: self.machine.clone(),
+            name: self.name.clone(),
+            after: None,
+            count: self.count,
+        }
+    }
+}
+
+/// Prints the hosts that match, which may take several requests.
+pub(super) fn list(client: &Client, filter: &Filter, output: &Output) -> Result<(), Failure> {
+    let hosts = select(filter.query(), |query| client.farm_hosts(query))?;
+    print(&hosts, output)
+}
+
+/// Returns the hosts that match, page by page. A coordinator of an older version has one page with all hosts.
+fn select<E>(
+    mut query: HostQuery,
+    mut page: impl FnMut(&HostQuery) -> Result<Vec<HostView>, E>,
+) -> Result<Vec<HostView>, E> {
+    let mut left = query.count;
+    let mut hosts: Vec<HostView> = Vec::new();
+    loop {
+        let count = left.unwrap_or(PAGE).min(PAGE);
+        query.count = Some(count);
+        let mut found = page(&query)?;
+        let is_whole = found.len() != count as usize;
+        found.retain(|it| query.after.as_ref().is_none_or(|after| it.name > *after));
+        let Some(last) = found.last() else {
+            return Ok(hosts);
+        };
+        query.after = Some(last.name.clone());
+        hosts.append(&mut found);
+        left = left.map(|it| it.saturating_sub(count));
+        if is_whole || left == Some(0) {
+            return Ok(hosts);
+        }
+    }
+}
+
+fn print(hosts: &[HostView], output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         return output.print_json(&hosts);
     }
@@ -21,7 +86,7 @@ pub(super) fn list(hosts: &[HostView], output: &Output) -> Result<(), Failure> {
         let (free, total) = (&host.offer.free, &host.offer.total);
         table.add([
             host.name.clone(),
-            host.state().to_owned(),
+            host.state().to_string(),
             or_empty(host.seen.map(time)),
             host.builds.to_string(),
             format!("{}/{} cpus, {} MiB", free.cpus, total.cpus, free.memory_mib),
@@ -68,7 +133,7 @@ pub(super) fn show(host: &HostView, output: &Output) -> Result<(), Failure> {
     let resources: Vec<_> = resources.collect();
     output.print(&fields(&[
         ("host", host.name.clone()),
-        ("state", host.state().to_owned()),
+        ("state", host.state().to_string()),
         ("drained", if host.drained { "yes" } else { "" }.to_owned()),
         ("seen", or_empty(host.seen.map(time))),
         ("version", host.offer.version.clone()),
@@ -108,17 +173,10 @@ pub(super) fn machines(machines: &[MachineView], output: &Output) -> Result<(), 
     }
     let mut table = Table::new(["MACHINE", "PUBLISHED", "HOSTS"]);
     for machine in machines {
-        let hosts = machine.hosts.iter();
-        let hosts: Vec<_> = hosts
-            .map(|(host, it)| match machine.unlike.get(host) {
-                Some(_) => format!("{host} r{} (other content)", it.0),
-                None => format!("{host} r{}", it.0),
-            })
-            .collect();
         table.add([
             machine.name.to_string(),
             or_empty(machine.revision.map(|it| format!("r{}", it.0))),
-            hosts.join(", "),
+            named(machine),
         ]);
     }
     output.print_table(&table)?;
@@ -126,6 +184,24 @@ pub(super) fn machines(machines: &[MachineView], output: &Output) -> Result<(), 
         output.status(format_args!("host {host} {sentence}"));
     }
     Ok(())
+}
+
+/// Returns some of the hosts that have a machine, and the number of the others.
+fn named(machine: &MachineView) -> String {
+    let hosts = machine
+        .hosts
+        .iter()
+        .map(|(host, it)| match machine.unlike.get(host) {
+            Some(_) => format!("{host} r{} (other content)", it.0),
+            None => format!("{host} r{}", it.0),
+        });
+    let mut hosts: Vec<_> = hosts.collect();
+    let good: u64 = machine.revisions.iter().map(|it| it.hosts).sum();
+    let more = (good + machine.unlike_hosts).saturating_sub(hosts.len() as u64);
+    if more > 0 {
+        hosts.push(format!("and {more} more"));
+    }
+    hosts.join(", ")
 }
 
 /// Drains or undrains a host.
@@ -183,4 +259,82 @@ fn change(
     let done = if is_drained { "drained" } else { "undrained" };
     output.status(format_args!("{done} host {host}"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+
+    use farm_core::Revision;
+    use farm_core::view::RevisionView;
+
+    use super::*;
+
+    fn host(name: &str) -> HostView {
+        HostView {
+            name: name.to_owned(),
+            drained: false,
+            alive: true,
+            revoked: false,
+            seen: None,
+            builds: 0,
+            offer: farm_core::Offer::default(),
+            unlike: BTreeMap::new(),
+            windows: Vec::new(),
+        }
+    }
+
+    /// Selects of so many hosts, and returns the number of those selected and of the requests.
+    fn selected(hosts: u32, count: Option<u32>, has_pages: bool) -> (usize, u32) {
+        let all: Vec<_> = (0..hosts).map(|it| host(&format!("host{it:05}"))).collect();
+        let mut requests = 0;
+        let query = HostQuery {
+            count,
+            ..HostQuery::default()
+        };
+        let found = select(query, |query| {
+            requests += 1;
+            if !has_pages {
+                return Ok(all.clone());
+            }
+            let after = query.after.clone().unwrap_or_default();
+            let page = all.iter().filter(|it| it.name > after);
+            let count = query.count.unwrap_or_default() as usize;
+            Ok::<_, Infallible>(page.take(count).cloned().collect())
+        });
+        let Ok(found) = found;
+        assert!(found.is_sorted_by(|a, b| a.name < b.name));
+        (found.len(), requests)
+    }
+
+    #[test]
+    fn hosts_are_read_in_pages_of_a_bounded_length() {
+        assert_eq!(selected(0, None, true), (0, 1));
+        assert_eq!(selected(1_234, None, true), (1_234, 3));
+        assert_eq!(selected(1_000, None, true), (1_000, 3));
+        assert_eq!(selected(1_234, Some(700), true), (700, 2));
+        // Coordinators of older versions have no pages.
+        assert_eq!(selected(1_234, None, false), (1_234, 1));
+        assert_eq!(selected(500, None, false), (500, 2));
+    }
+
+    #[test]
+    fn hosts_of_a_machine_that_are_not_named_are_counted() {
+        let mut machine = MachineView {
+            name: "linux".parse().unwrap(),
+            revision: None,
+            content: None,
+            revisions: vec![RevisionView {
+                revision: Revision(2),
+                hosts: 38,
+            }],
+            unlike_hosts: 0,
+            hosts: [("a".to_owned(), Revision(2))].into(),
+            unlike: BTreeMap::new(),
+        };
+        assert_eq!(named(&machine), "a r2, and 37 more");
+        machine.revisions.clear();
+        assert_eq!(named(&machine), "a r2");
+    }
 }

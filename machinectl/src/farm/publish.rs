@@ -49,7 +49,8 @@ pub(super) fn run(
 /// Returns the step in words.
 fn plan(machine: &MachineName, known: Option<&MachineView>, revision: Revision) -> String {
     let hosts = known.map_or(0, |it| {
-        it.hosts.values().filter(|has| **has == revision).count()
+        let counted = it.revisions.iter().find(|it| it.revision == revision);
+        counted.map_or(0, |it| it.hosts)
     });
     let has = if hosts == 1 { "host has" } else { "hosts have" };
     format!(
@@ -60,19 +61,27 @@ fn plan(machine: &MachineName, known: Option<&MachineView>, revision: Revision) 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use farm_core::view::RevisionView;
+
     use super::*;
 
     #[test]
     fn a_plan_counts_the_hosts_that_have_the_revision() {
         let name: MachineName = "linux".parse().unwrap();
-        let hosts = [("a", 1), ("b", 2), ("c", 2)];
-        let hosts = hosts.map(|(host, revision)| (host.to_owned(), Revision(revision)));
+        let revisions = [(2, 2), (1, 1)].map(|(revision, hosts)| RevisionView {
+            revision: Revision(revision),
+            hosts,
+        });
         let known = MachineView {
             name: name.clone(),
             revision: None,
             content: None,
-            hosts: hosts.into(),
-            unlike: std::collections::BTreeMap::new(),
+            revisions: revisions.into(),
+            unlike_hosts: 0,
+            hosts: BTreeMap::new(),
+            unlike: BTreeMap::new(),
         };
         let plan = |known, revision| plan(&name, known, Revision(revision));
         assert_eq!(

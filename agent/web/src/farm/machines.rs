@@ -1,15 +1,10 @@
 //! The machines of a farm.
 
-use std::collections::BTreeMap;
-
 use askama::Template;
 use farm_core::Revision;
-use farm_core::view::MachineView;
+use farm_core::view::{MachineView, RevisionView};
 
 use crate::frame::Frame;
-
-/// The largest number of hosts with one revision that are named.
-const NAMED_MAX: usize = 12;
 
 /// The machines of a farm.
 #[derive(Debug, Template)]
@@ -28,30 +23,34 @@ struct Group<'a> {
     class: &'static str,
     hosts: Vec<&'a str>,
     /// The number of further hosts.
-    more: usize,
+    more: u64,
 }
 
 impl FarmMachines {
     /// Returns the hosts that may get builds of a machine, by revision, the newest first.
     #[expect(clippy::unused_self, reason = "templates call methods")]
     fn groups<'a>(&self, machine: &'a MachineView) -> Vec<Group<'a>> {
-        let mut groups: BTreeMap<Revision, Vec<&str>> = BTreeMap::new();
-        let hosts = machine.hosts.iter();
-        for (host, revision) in hosts.filter(|(host, _)| !machine.unlike.contains_key(*host)) {
-            groups.entry(*revision).or_default().push(host);
-        }
-        let groups = groups.into_iter().rev();
-        let groups = groups.map(|(revision, mut hosts)| {
-            let more = hosts.len().saturating_sub(NAMED_MAX);
-            hosts.truncate(NAMED_MAX);
+        let group = |it: &RevisionView| {
+            let hosts = machine.hosts.iter();
+            let hosts = hosts.filter(|(host, revision)| {
+                **revision == it.revision && !machine.unlike.contains_key(*host)
+            });
+            let hosts: Vec<_> = hosts.map(|(host, _)| host.as_str()).collect();
             Group {
-                revision,
-                class: class(machine.revision, revision),
+                revision: it.revision,
+                class: class(machine.revision, it.revision),
+                more: it.hosts.saturating_sub(hosts.len() as u64),
                 hosts,
-                more,
             }
-        });
-        groups.collect()
+        };
+        machine.revisions.iter().map(group).collect()
+    }
+
+    /// Returns the number of hosts that get no builds of a machine and are not named.
+    #[expect(clippy::unused_self, reason = "templates call methods")]
+    fn more_unlike(&self, machine: &MachineView) -> u64 {
+        let named = machine.unlike.len() as u64;
+        machine.unlike_hosts.saturating_sub(named)
     }
 }
 
@@ -66,25 +65,35 @@ fn class(published: Option<Revision>, revision: Revision) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::examples::frame;
     use super::*;
 
-    fn machine(hosts: impl IntoIterator<Item = (String, Revision)>) -> MachineView {
+    /// Returns a machine whose second revision is published, on these hosts and further ones.
+    fn machine(hosts: &[(&str, u64)], more: u64) -> MachineView {
+        let hosts = hosts.iter();
+        let hosts = hosts.map(|(host, revision)| ((*host).to_owned(), Revision(*revision)));
+        let revisions = hosts.clone().map(|(_, revision)| RevisionView {
+            revision,
+            hosts: 1 + more,
+        });
         MachineView {
             name: "linux".parse().unwrap(),
             revision: Some(Revision(2)),
             content: None,
-            hosts: hosts.into_iter().collect(),
+            revisions: revisions.collect(),
+            unlike_hosts: 0,
+            hosts: hosts.collect(),
             unlike: BTreeMap::new(),
         }
     }
 
     #[test]
     fn hosts_with_an_older_revision_are_marked() {
-        let hosts = [("a".to_owned(), Revision(1)), ("b".to_owned(), Revision(2))];
         let page = FarmMachines {
             frame: frame("Machines"),
-            machines: vec![machine(hosts), machine([])],
+            machines: vec![machine(&[("a", 1), ("b", 2)], 0), machine(&[], 0)],
         };
         let html = page.render().unwrap();
         assert_eq!(html.matches("pill warn").count(), 1);
@@ -94,8 +103,10 @@ mod tests {
 
     #[test]
     fn a_host_with_other_content_is_named_with_the_reason() {
-        let mut machine = machine([("b".to_owned(), Revision(2))]);
+        let mut machine = machine(&[], 0);
+        machine.hosts = [("b".to_owned(), Revision(2))].into();
         machine.unlike = [("b".to_owned(), "has other content".to_owned())].into();
+        machine.unlike_hosts = 38;
         let page = FarmMachines {
             frame: frame("Machines"),
             machines: vec![machine],
@@ -104,17 +115,17 @@ mod tests {
         assert_eq!(html.matches("pill good").count(), 0);
         assert_eq!(html.matches("pill bad").count(), 1);
         assert!(html.contains("b</a> has other content"));
+        assert!(html.contains("37 more hosts get no builds"));
     }
 
     #[test]
     fn few_of_many_hosts_are_named() {
-        let hosts = (10..40).map(|it| (format!("build{it}"), Revision(2)));
         let page = FarmMachines {
             frame: frame("Machines"),
-            machines: vec![machine(hosts)],
+            machines: vec![machine(&[("build10", 2)], 18)],
         };
-        let groups = page.groups(&page.machines[0]);
-        assert_eq!((groups.len(), groups[0].hosts.len()), (1, NAMED_MAX));
-        assert!(page.render().unwrap().contains("and 18 more"));
+        let html = page.render().unwrap();
+        assert!(html.contains("build10") && html.contains("and 18 more"));
+        assert!(html.contains("href=\"/hosts?machine=linux\""));
     }
 }

@@ -1,16 +1,16 @@
 //! The overview of a farm.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
+use farm_core::site::HostState;
 use farm_core::view::{BuildView, HostView, QueueView};
 use jiff::Timestamp;
 
-use super::{is_halted, mark, word};
+use super::mark;
 use crate::frame::Frame;
 use crate::marks::Mark;
 use crate::words::{Ago, Prose, clock, count, rough};
-
-/// The largest number of hosts on the overview.
-const HOSTS_MAX: usize = 12;
 
 /// The overview of a farm.
 #[derive(Debug, Template)]
@@ -26,8 +26,12 @@ pub struct FarmOverview {
     pub failing: Vec<BuildView>,
     /// The builds that finished last.
     pub finished: Vec<BuildView>,
-    /// The hosts.
-    pub hosts: Vec<HostView>,
+    /// The numbers of hosts by state.
+    pub states: BTreeMap<HostState, u64>,
+    /// The first hosts that need attention.
+    pub attention: Vec<HostView>,
+    /// The number of further ones.
+    pub more: u64,
 }
 
 impl FarmOverview {
@@ -68,53 +72,25 @@ impl FarmOverview {
         build.seconds(build.finished?).map(clock)
     }
 
-    /// Returns the numbers of hosts by state.
-    fn states(&self) -> String {
-        let words = ["alive", "halted", "drained", "silent", "new", "revoked"];
-        let counts = words.map(|it| {
-            (
-                self.hosts.iter().filter(|host| word(host) == it).count(),
-                it,
-            )
-        });
-        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
-        let counts: Vec<_> = counts.map(|(count, it)| format!("{count} {it}")).collect();
-        counts.join(" · ")
+    /// Returns the number of hosts.
+    fn host_count(&self) -> u64 {
+        self.states.values().sum()
     }
 
-    /// Returns the first hosts: those that need attention before the others.
-    fn shown_hosts(&self) -> Vec<&HostView> {
-        let mut hosts: Vec<_> = self.hosts.iter().collect();
-        hosts.sort_by_key(|it| match it.state() {
-            "silent" => 0,
-            _ if is_halted(it) => 1,
-            "drained" => 2,
-            "alive" => 3,
-            _ => 4,
-        });
-        hosts.truncate(HOSTS_MAX);
-        hosts
-    }
-
-    /// Returns the number of hosts that are not shown.
-    fn more_hosts(&self) -> usize {
-        self.hosts.len().saturating_sub(HOSTS_MAX)
-    }
-
-    /// Returns what a host does, or the reason for which it does nothing.
-    fn load(&self, host: &HostView) -> String {
-        let builds = count(usize::try_from(host.builds).unwrap_or(usize::MAX), "build");
-        let (free, total) = (host.offer.free.cpus, host.offer.total.cpus);
+    /// Returns the reason for which a host needs attention.
+    fn reason(&self, host: &HostView) -> String {
         match (host.state(), host.seen, &host.offer.halt) {
-            ("revoked", ..) => "its key was revoked".to_owned(),
-            (_, None, _) => "has not polled yet".to_owned(),
-            ("silent", Some(seen), _) => {
+            (HostState::Silent, Some(seen), _) => {
+                let builds = count(usize::try_from(host.builds).unwrap_or(usize::MAX), "build");
                 let seconds = self.queue.at.duration_since(seen).as_secs();
                 let silent = rough(u64::try_from(seconds).unwrap_or(0));
                 format!("no sign of life for {silent}, {builds}")
             }
-            (_, _, Some(halt)) => halt.clone(),
-            _ => format!("{builds}, {free} of {total} processors free"),
+            (HostState::Halted, _, Some(halt)) => halt.clone(),
+            _ => {
+                let sentence = host.unlike.values().next();
+                sentence.cloned().unwrap_or_default()
+            }
         }
     }
 }
@@ -137,36 +113,44 @@ mod tests {
             running: vec![running],
             failing: Vec::new(),
             finished: vec![build(5, BuildState::Finished)],
-            hosts: vec![host("build1")],
+            states: [(HostState::Alive, 1)].into(),
+            attention: Vec::new(),
+            more: 0,
         };
         let html = page.render().unwrap();
         assert!(html.contains("no host can ever start it") && !html.contains("<b>none"));
         assert!(html.contains("of about 4 min") && html.contains("build1"));
         assert!(html.contains("href=\"/hosts\"") && html.contains("/farm/v1/openapi.json"));
+        assert!(html.contains("No host needs attention."));
     }
     #[test]
-    fn hosts_that_need_attention_come_first() {
-        let mut hosts: Vec<_> = (1..=20).map(|it| host(&format!("build{it:02}"))).collect();
-        hosts[16].alive = false;
-        hosts[17].offer.halt = Some("the disk is full".to_owned());
-        hosts[18].drained = true;
-        hosts[0].seen = None;
+    fn only_hosts_that_need_attention_are_named_with_the_reason() {
+        let [mut silent, mut halted, mut unlike] = ["a", "b", "c"].map(host);
+        silent.alive = false;
+        halted.offer.halt = Some("the disk is full".to_owned());
+        let sentence = "has revision 2 of linux with other content";
+        unlike.unlike = [("linux".parse().unwrap(), sentence.to_owned())].into();
         let page = FarmOverview {
             frame: frame("Overview"),
             queue: queue(Vec::new()),
             running: Vec::new(),
             failing: Vec::new(),
             finished: Vec::new(),
-            hosts,
+            states: [(HostState::Alive, 4000), (HostState::Silent, 38)].into(),
+            attention: vec![silent, halted, unlike],
+            more: 37,
         };
-        let names: Vec<_> = page.shown_hosts().iter().map(|it| &it.name[..]).collect();
-        assert_eq!(names[..4], ["build17", "build18", "build19", "build02"]);
-        let states = "16 alive · 1 halted · 1 drained · 1 silent · 1 new";
         let html = page.render().unwrap();
-        assert!(
-            html.contains(states) && html.contains(">8 more</a>"),
-            "{html}"
-        );
-        assert!(html.contains("no sign of life for 60 s") && html.contains("the disk is full"));
+        for expected in [
+            "4038",
+            "4000 alive",
+            "href=\"/hosts?state=silent\">38 silent",
+            "no sign of life for 60 s, 1 build",
+            "the disk is full",
+            sentence,
+            "and 37 more",
+        ] {
+            assert!(html.contains(expected), "{expected}: {html}");
+        }
     }
 }

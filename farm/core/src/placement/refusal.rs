@@ -5,7 +5,7 @@ use std::fmt;
 
 use config::{MachineName, ResourceName, ToolchainName};
 
-use crate::operation::HostRow;
+use crate::site::{HostState, Site};
 use crate::{Capacity, Offer, OfferedMachine, Published, Requirements, Revision, Standing};
 
 /// The reason for which a host does not start a build now.
@@ -207,42 +207,40 @@ pub(super) fn shortage(has: &Capacity, wanted: &Requirements) -> Option<Shortage
     })
 }
 
-/// Returns the reason for which a build waits, as one sentence about the whole farm.
-pub fn why(
+/// Returns the reason for which a build waits, as one sentence about the whole farm. Each host comes with the
+/// reason for which a maintenance window keeps the build off it.
+pub fn why<'a>(
     requirements: &Requirements,
-    hosts: &[(String, HostRow)],
+    hosts: impl IntoIterator<Item = (&'a Site, Option<String>)>,
     published: &BTreeMap<MachineName, Published>,
 ) -> String {
-    let (mut nearest, mut never) = (Vec::new(), Vec::new());
-    for (name, row) in hosts {
-        let offer = &row.offer;
-        let halt = match (&offer.halt, row.drained) {
-            (_, true) => Some("is drained".to_owned()),
-            (Some(halt), _) => Some(format!("starts nothing: {halt}")),
-            (None, false) => None,
-        };
-        match refusal(offer, &offer.free, requirements, published) {
-            Some(refusal) if refusal.is_final() => never.push((refusal, name)),
-            Some(refusal) => {
-                nearest.push((1, name, halt.unwrap_or_else(|| refusal.to_string())));
+    let (mut nearest, mut possible): (Option<Near<'_>>, _) = (None, 0_usize);
+    let mut never: Option<(Refusal, &str)> = None;
+    for (site, window) in hosts {
+        let (name, offer) = (site.name.as_str(), &site.offer);
+        let halt = halt(site, window);
+        let near = match (refusal(offer, &offer.free, requirements, published), halt) {
+            (None, None) => return format!("host {name} can start it now"),
+            (Some(refusal), _) if refusal.is_final() => {
+                // The refusal that comes last in the order of the checks is the nearest to a start.
+                never = never.max(Some((refusal, name)));
+                continue;
             }
-            None => match halt {
-                Some(halt) => nearest.push((2, name, halt)),
-                None => return format!("host {name} can start it now"),
-            },
-        }
+            (Some(_), Some(halt)) => (1, name, Reason::Halt(halt)),
+            (Some(refusal), None) => (1, name, Reason::Refusal(refusal)),
+            (None, Some(halt)) => (2, name, Reason::Halt(halt)),
+        };
+        possible += 1;
+        nearest = Some(nearest.map_or(near.clone(), |it| it.min(near)));
     }
-    nearest.sort();
-    if let Some((_, name, reason)) = nearest.first() {
-        return match nearest.len() - 1 {
+    if let Some((_, name, reason)) = nearest {
+        return match possible - 1 {
             0 => format!("host {name} {reason}"),
             1 => format!("host {name} {reason}; another host could take it as well"),
             more => format!("host {name} {reason}; {more} other hosts could take it as well"),
         };
     }
-    // The refusal that comes last in the order of the checks is the nearest to a start.
-    never.sort_by(|a, b| b.cmp(a));
-    match never.first() {
+    match never {
         None => "no host can ever start it, because the farm has no hosts".to_owned(),
         Some((Refusal::Machine(machine), _)) => {
             format!("no host can ever start it, because none has machine {machine}")
@@ -257,4 +255,36 @@ pub fn why(
             format!("no host can ever start it, because the nearest, host {name}, {refusal}")
         }
     }
+}
+
+/// A host that could take the build, and the reason for which it does not. Those with a lower number are
+/// nearer to a start.
+type Near<'a> = (u8, &'a str, Reason);
+
+/// The reason for which a host that could take a build does not, as the end of a sentence about the host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    Halt(String),
+    Refusal(Refusal),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Halt(halt) => f.write_str(halt),
+            Self::Refusal(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+/// Returns the reason for which a host starts nothing, if there is one.
+fn halt(site: &Site, window: Option<String>) -> Option<String> {
+    let halt = match site.state {
+        HostState::Drained => return Some("is drained".to_owned()),
+        HostState::Silent | HostState::New | HostState::Revoked => {
+            Some("it gives no sign of life".to_owned())
+        }
+        _ => window.or_else(|| site.offer.halt.clone()),
+    };
+    halt.map(|it| format!("starts nothing: {it}"))
 }

@@ -6,6 +6,7 @@ use config::task::Digest;
 use proptest::prelude::*;
 
 use super::*;
+use crate::site::{HostState, Site};
 use crate::{Epoch, OfferedMachine, Revision};
 
 fn requirements(machine: &str, cpus: u64) -> Requirements {
@@ -176,25 +177,31 @@ fn a_host_with_another_revision_than_the_published_one_gets_nothing() {
 
 #[test]
 fn one_sentence_says_why_a_build_waits() {
-    let say = |wanted: &Requirements, hosts: &[(&str, HostRow)]| {
-        let hosts: Vec<_> = hosts
-            .iter()
-            .map(|(name, row)| ((*name).to_owned(), row.clone()))
-            .collect();
-        why(wanted, &hosts, &BTreeMap::new())
+    let say = |wanted: &Requirements, hosts: &[&Site]| {
+        let hosts = hosts.iter().map(|site| (*site, None));
+        why(wanted, hosts, &BTreeMap::new())
     };
-    let mut busy = host(1, offer(4));
-    busy.offer.free.cpus = 1;
-    let mut drained = host(2, offer(4));
-    drained.drained = true;
+    let site = |name: &str, state, offer: Offer| Site {
+        name: name.to_owned(),
+        state,
+        offer: offer.into(),
+    };
+    let mut used = offer(4);
+    used.free.cpus = 1;
+    let busy = site("a", HostState::Alive, used);
+    let drained = site("b", HostState::Drained, offer(4));
+    let small = site("c", HostState::Alive, offer(1));
+    let free = site("d", HostState::Alive, offer(4));
+    let silent = site("e", HostState::Silent, offer(4));
     let wanted = requirements("linux", 2);
     let sentences = [
         say(&wanted, &[]),
-        say(&wanted, &[("a", busy.clone()), ("b", drained.clone())]),
-        say(&wanted, &[("b", drained)]),
-        say(&wanted, &[("c", host(3, offer(1)))]),
-        say(&requirements("bsd", 1), &[("a", busy)]),
-        say(&wanted, &[("d", host(4, offer(4)))]),
+        say(&wanted, &[&drained, &busy]),
+        say(&wanted, &[&drained]),
+        say(&wanted, &[&small]),
+        say(&requirements("bsd", 1), &[&busy]),
+        say(&wanted, &[&free]),
+        say(&wanted, &[&silent]),
     ];
     let expected = [
         "no host can ever start it, because the farm has no hosts",
@@ -203,6 +210,7 @@ fn one_sentence_says_why_a_build_waits() {
         "no host can ever start it, because the nearest, host c, is too small: processors (2 wanted, 1 there)",
         "no host can ever start it, because none has machine bsd",
         "host d can start it now",
+        "host e starts nothing: it gives no sign of life",
     ];
     assert_eq!(sentences, expected);
 }

@@ -9,11 +9,12 @@ use config::schedule::{Run, RunResult, Timing};
 use config::task::{Digest, Outcome, Source};
 use farm_core::messages::{Grant, NewBuild, Poll, PollAnswer, PollId, Release, Report, Subject};
 use farm_core::schedules::{NewSchedule, Schedule};
+use farm_core::site::HostState;
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
 use farm_core::trials::{TrialNumber, TrialOrder};
 use farm_core::view::{
     BuildPage, BuildState, BuildView, FilesPlace, HostView, LostAttempt, MachineView, ProjectView,
-    QueueView, ScheduleView, WindowView,
+    QueueView, RevisionView, ScheduleView, WindowView,
 };
 use farm_core::windows::{Day, Weekly, WindowId, WindowRequest};
 use farm_core::{
@@ -410,10 +411,17 @@ fn compare_clients(compared: &mut Compared) {
     compared.taken("NewWindow", &request);
     let window = WindowId(1);
     compared.sent("WindowAdded", &Added { window });
+    let of_hosts = RevisionView {
+        revision: Revision(2),
+        hosts: 1,
+    };
+    compared.sent("RevisionOnHosts", &of_hosts);
     let machine = MachineView {
         name: "linux".parse().unwrap(),
         revision: Some(Revision(3)),
         content: Some(digest()),
+        revisions: vec![of_hosts],
+        unlike_hosts: 1,
         hosts: [("build1".to_owned(), Revision(2))].into(),
         unlike: [("build1".to_owned(), "has other content".to_owned())].into(),
     };
@@ -426,6 +434,8 @@ fn compare_clients(compared: &mut Compared) {
     compared.sent("Artifact", &artifact);
     let states = BuildState::ALL.iter().map(|(_, name)| (*name).to_owned());
     compared.words("BuildState", states);
+    let states = HostState::ALL.iter().map(|(_, name)| (*name).to_owned());
+    compared.words("HostState", states);
 }
 
 fn schedule() -> Schedule {

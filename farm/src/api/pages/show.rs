@@ -49,13 +49,21 @@ async fn gathered(service: &Service, client: &Client) -> Result<FarmOverview, St
         build.usual_seconds = store.usual_seconds(build).await?;
     }
     let finished = in_state(BuildState::Finished, SHOWN_FINISHED);
+    let view::Overview {
+        queue,
+        states,
+        attention,
+        more,
+    } = view::overview(coordinator).await?;
     Ok(FarmOverview {
         frame: frame(Some(client), FarmSection::Overview, "Overview"),
-        queue: view::queue(coordinator).await?,
+        queue,
         running,
         failing: store.failing().await?,
         finished: store.builds(&finished).await?.builds,
-        hosts: view::hosts(coordinator).await?,
+        states,
+        attention,
+        more,
     })
 }
 
@@ -68,10 +76,7 @@ pub(super) async fn builds(
     let filter = Filter::parse(&query.unwrap_or_default());
     let query = match filter.farm_query() {
         Ok(query) => query,
-        Err(fault) => {
-            let message = format!("the filters cannot be used: {fault}");
-            return error_page(Some(&client), Refusal(StatusCode::BAD_REQUEST, message));
-        }
+        Err(fault) => return unusable(&client, &fault),
     };
     match view::builds(&service.coordinator, &query).await {
         Ok(found) => page(
@@ -112,15 +117,26 @@ pub(super) async fn build(
 pub(super) async fn hosts(
     State(service): State<Arc<Service>>,
     Extension(client): Extension<Client>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    match view::hosts(&service.coordinator).await {
-        Ok(hosts) => {
+    let filter = Filter::of_hosts(&query.unwrap_or_default());
+    let mut query = match filter.host_query() {
+        Ok(query) => query,
+        Err(fault) => return unusable(&client, &fault),
+    };
+    // One more host tells if there is another page.
+    query.count = query.count.map(|count| count + 1);
+    let coordinator = &service.coordinator;
+    let lease_ms = coordinator.terms().lease_ms;
+    let states = coordinator.store().host_states(lease_ms).await;
+    match (view::hosts(coordinator, &query).await, states) {
+        (Ok(hosts), Ok(states)) => {
             let frame = frame(Some(&client), FarmSection::Hosts, "Hosts");
             let now = Timestamp::now();
-            page(&headers, &FarmHosts { frame, hosts, now })
+            page(&headers, &FarmHosts::new(frame, filter, hosts, states, now))
         }
-        Err(error) => unavailable(&client, &error),
+        (Err(error), _) | (_, Err(error)) => unavailable(&client, &error),
     }
 }
 
@@ -130,11 +146,11 @@ pub(super) async fn host(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let hosts = match view::hosts(&service.coordinator).await {
+    let hosts = match view::hosts_named(&service.coordinator, &[&name]).await {
         Ok(hosts) => hosts,
         Err(error) => return unavailable(&client, &error),
     };
-    let Some(host) = hosts.into_iter().find(|it| it.name == name) else {
+    let Some(host) = hosts.into_iter().next() else {
         return error_page(Some(&client), views::no_host(&name));
     };
     let frame = frame(Some(&client), FarmSection::Hosts, name);
@@ -178,6 +194,11 @@ pub(super) async fn schedules(
         }
         (Err(error), _) | (_, Err(error)) => unavailable(&client, &error),
     }
+}
+
+fn unusable(client: &Client, fault: &str) -> Response {
+    let message = format!("the filters cannot be used: {fault}");
+    error_page(Some(client), Refusal(StatusCode::BAD_REQUEST, message))
 }
 
 fn unavailable(client: &Client, error: &StoreError) -> Response {

@@ -21,9 +21,6 @@ pub(crate) const INVITE: &str = "
 pub(crate) const REVOKE: &str = "
     UPDATE hosts SET key_hash = NULL, version = version + 1, orders = orders + 1 WHERE name = $1";
 
-/// Reads the names of hosts.
-pub(crate) const HOST_NAMES: &str = "SELECT id, name FROM hosts";
-
 /// Adds a token of a client.
 pub(crate) const ADD_TOKEN: &str =
     "INSERT INTO tokens (name, hash, scope) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";

@@ -1,4 +1,4 @@
-//! The statements about what clients see of builds and hosts.
+//! The statements about what clients see of builds.
 
 /// Reads the lost attempts of a build.
 pub(crate) const LOST: &str = "
@@ -20,14 +20,6 @@ pub(crate) const QUEUE: &str = "
         (SELECT (extract(epoch FROM submitted) * 1000)::bigint FROM builds WHERE state = 0
             ORDER BY id LIMIT 1),
         (SELECT count(*) FROM builds WHERE state = 1)";
-
-/// Reads the hosts for people.
-pub(crate) const HOST_VIEWS: &str = "
-    SELECT name, drained, (extract(epoch FROM seen) * 1000)::bigint,
-        (extract(epoch FROM now() - seen) * 1000)::bigint, key_hash IS NULL,
-        (SELECT count(*) FROM builds WHERE host = hosts.id AND state = 1),
-        coalesce((SELECT offer FROM offers WHERE host = hosts.id), '{}')
-    FROM hosts ORDER BY name";
 
 /// Reads the last failed builds whose target has no newer good one on the same machine.
 pub(crate) const FAILING: &str = "

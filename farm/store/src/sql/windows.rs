@@ -60,5 +60,12 @@ pub(crate) const WINDOWS: &str = "
         (extract(epoch FROM closes) * 1000)::bigint, weekly, reason
     FROM windows JOIN hosts ON hosts.id = windows.host ORDER BY opens, windows.id";
 
+/// Reads the windows of some hosts.
+pub(crate) const WINDOWS_OF: &str = "
+    SELECT windows.id, hosts.name, (extract(epoch FROM opens) * 1000)::bigint,
+        (extract(epoch FROM closes) * 1000)::bigint, weekly, reason
+    FROM windows JOIN hosts ON hosts.id = windows.host WHERE hosts.name = ANY($1)
+    ORDER BY opens, windows.id";
+
 /// Reads the time.
 pub(crate) const NOW: &str = "SELECT (extract(epoch FROM now()) * 1000)::bigint";

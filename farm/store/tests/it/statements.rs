@@ -6,7 +6,7 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 32] = [
+const HOT: [(&str, &str); 34] = [
     ("copies", "('{a,b}')"),
     ("keep", "('a', 'http://c')"),
     ("expire", "(1000)"),
@@ -22,7 +22,12 @@ const HOT: [(&str, &str); 32] = [
     ("cancel_queued", "(7, '{r}')"),
     ("cancel_leased", "(7)"),
     ("outcome", "(7)"),
-    ("beats", "('{7,8}', '{\"\",\"\"}')"),
+    (
+        "beats",
+        "('{7,8}', '{\"\",\"\"}', '{m1,m2}', '{true,false}')",
+    ),
+    ("host_of_name", "('filled107')"),
+    ("host_name", "(107)"),
     ("leases", "('{7,8}', '{0,0}')"),
     ("candidates", "('{m1,m2}', 32)"),
     ("used", "('{s1,s2}')"),
@@ -57,11 +62,20 @@ const FILTERS: [&str; 9] = [
     r#"{"outcome": "error"}"#,
 ];
 
+/// The filters of pages of hosts, and of their machines.
+const HOST_FILTERS: [&str; 4] = [
+    r#"{"count": 51}"#,
+    r#"{"after": "filled2000", "count": 51}"#,
+    r#"{"machine": "rare", "count": 51}"#,
+    r#"{"machine": "rare", "after": "filled2000", "count": 51}"#,
+];
+
 /// Fills the tables: one half of the builds has results, and one in a thousand has a lease.
 fn fill(rows: u64) -> String {
     format!(
-        "INSERT INTO hosts (id, name) SELECT n, 'filled' || n FROM generate_series(100, 1100) n;
-         INSERT INTO offers SELECT n, '{{}}' FROM generate_series(100, 1100) n;
+        "INSERT INTO hosts (id, name) SELECT n, 'filled' || n FROM generate_series(100, 5099) n;
+         INSERT INTO offers SELECT n, '{{}}', ARRAY[CASE WHEN n % 500 = 0 THEN 'rare' ELSE 'linux' END]
+         FROM generate_series(100, 5099) n;
          INSERT INTO submissions SELECT 'k' || n, n FROM generate_series(1, {rows}) n;
          INSERT INTO builds (id, submitter, priority, machine, requirements, submitted, state, host)
          SELECT n, 's' || n % 50, n % 3, 'm' || n % 20, '{{}}', now(),
@@ -124,17 +138,27 @@ fn every_statement_is_valid_and_the_hot_ones_use_indexes() {
             ],
         );
     }
+    for filter in HOST_FILTERS {
+        let query = serde_json::from_str(filter).unwrap();
+        let sql = with_values(farm_store::host_listing(&query));
+        check_plan(&mut client, filter, &sql, &["hosts", "offers", "builds"]);
+    }
     // The queue is counted; it has only what is unfinished.
     check_plan(&mut client, "projects", "EXECUTE projects", &["finished"]);
     for filter in FILTERS {
         let query = serde_json::from_str(filter).unwrap();
-        let (mut sql, parameters) = farm_store::listing(&query);
-        for (number, value) in (1..).zip(parameters) {
-            sql = sql.replace(&format!("${number}::text"), &format!("'{value}'"));
-        }
+        let sql = with_values(farm_store::listing(&query));
         // A rare target may be searched for in the whole queue, which only has what is unfinished.
         check_plan(&mut client, filter, &sql, &["finished", "hosts"]);
     }
+}
+
+/// Returns a statement with its parameters in their places.
+fn with_values((mut sql, parameters): (String, Vec<String>)) -> String {
+    for (number, value) in (1..).zip(parameters) {
+        sql = sql.replace(&format!("${number}::text"), &format!("'{value}'"));
+    }
+    sql
 }
 
 /// Fails if a statement reads all of one of the tables.

@@ -4,13 +4,14 @@ use config::task::Outcome;
 use config::tokens::Scope;
 use farm_core::messages::{Report, Subject};
 use farm_core::operation::{Answer, Operation, Pick};
-use farm_core::view::{BuildQuery, BuildState, BuildView};
-use farm_core::{Epoch, HostId, Lease, Offer, Revision};
+use farm_core::site::HostState;
+use farm_core::view::{BuildQuery, BuildState, BuildView, HostQuery};
+use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Revision};
 use farm_store::Store;
 use server_tests::Cluster;
 use tokio::task::block_in_place;
 
-use super::harness::{open, submission};
+use super::harness::{client, open, submission};
 
 pub(crate) async fn submit(
     store: &Store,
@@ -147,10 +148,86 @@ async fn a_newer_good_build_mends_a_failing_package() {
     assert_eq!(build.revision, Some(Revision(3)));
     let queue = store.queue().await.unwrap();
     assert_eq!((queue.queued, queue.running, queue.oldest), (0, 0, None));
-    let hosts = store.hosts(60_000).await.unwrap();
-    assert_eq!(hosts[0].state(), "alive");
-    assert!(store.revoke("host1").await.unwrap());
-    assert_eq!(store.hosts(60_000).await.unwrap()[0].state(), "revoked");
+}
+
+/// Returns an offer of a machine.
+fn offering(machine: &str) -> Offer {
+    Offer {
+        machines: [(machine.parse().unwrap(), OfferedMachine::default())].into(),
+        ..Offer::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn hosts_are_in_the_states_that_their_views_say_and_are_found_by_each_filter() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 7).await;
+    let halted = Offer {
+        halt: Some("the disk has \0 free".to_owned()),
+        ..offering("linux")
+    };
+    let offers = [offering("linux"), halted].into_iter();
+    let offers = offers.chain((3..=6).map(|_| offering("bsd")));
+    for (host, offer) in (1..).zip(offers) {
+        let beat = Operation::Beat(HostId(host), offer);
+        assert!(store.apply(&beat).await.is_ok());
+    }
+    let change = "
+        INSERT INTO windows VALUES (1, 3, now() - interval '1 min', now() + interval '1 min', NULL, '');
+        UPDATE hosts SET drained = true WHERE id = 4;
+        UPDATE hosts SET seen = now() - interval '31 s' WHERE id = 5";
+    std::thread::scope(|scope| {
+        let changed = scope.spawn(|| client(&cluster).batch_execute(change));
+        changed.join().unwrap().unwrap();
+    });
+    assert!(store.revoke("host6").await.unwrap());
+    let lease_ms = 60_000;
+    let all = store.hosts(&HostQuery::default(), lease_ms).await.unwrap();
+    let sites = store.sites(lease_ms).await.unwrap();
+    let states = store.host_states(lease_ms).await.unwrap();
+    for (number, (state, name)) in [0, 1, 2, 3, 4, 6, 5].into_iter().zip(HostState::ALL) {
+        let site = &sites[number];
+        assert_eq!((&site.name, site.state), (&all[number].name, state));
+        assert_eq!(*site.offer, all[number].offer);
+        assert_eq!(states[&state], 1);
+        let query = format!(r#"{{"state": "{name}"}}"#);
+        assert_eq!(names(&store, &query).await, [site.name.as_str()]);
+        // The windows of views are added by others.
+        let viewed = all[number].state();
+        assert!(viewed == state || state == HostState::Maintenance && viewed == HostState::Alive);
+    }
+    for (query, expected) in [
+        (r#"{"machine": "linux"}"#, vec!["host1", "host2"]),
+        (r#"{"machine": "linux", "state": "halted"}"#, vec!["host2"]),
+        (r#"{"machine": "mac"}"#, vec![]),
+        (r#"{"name": "t3"}"#, vec!["host3"]),
+        (r#"{"name": "%"}"#, vec![]),
+        (r#"{"after": "host5"}"#, vec!["host6", "host7"]),
+        (r#"{"after": "host2", "count": 2}"#, vec!["host3", "host4"]),
+        (
+            r#"{"machine": "bsd", "after": "host3", "count": 1}"#,
+            vec!["host4"],
+        ),
+    ] {
+        assert_eq!(names(&store, query).await, expected, "{query}");
+    }
+    let named = store.hosts_named(&["host4", "none", "host2"], lease_ms);
+    let named: Vec<_> = named.await.unwrap().into_iter().map(|it| it.name).collect();
+    assert_eq!(named, ["host2", "host4"]);
+    assert_eq!(store.host_of_name("host3").await.unwrap(), Some(HostId(3)));
+    assert_eq!(store.host_name(HostId(3)).await.unwrap().unwrap(), "host3");
+    // A host that has other machines later.
+    let beat = Operation::Beat(HostId(2), offering("bsd"));
+    assert!(store.apply(&beat).await.is_ok());
+    assert_eq!(names(&store, r#"{"machine": "linux"}"#).await, ["host1"]);
+    assert_eq!(names(&store, r#"{"state": "halted"}"#).await, [""; 0]);
+}
+
+async fn names(store: &Store, query: &str) -> Vec<String> {
+    let query: HostQuery = serde_json::from_str(query).unwrap();
+    let hosts = store.hosts(&query, 60_000).await.unwrap();
+    hosts.into_iter().map(|it| it.name).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
