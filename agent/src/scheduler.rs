@@ -5,7 +5,7 @@ mod capacity;
 mod execute;
 mod observe;
 pub(crate) mod pressure;
-mod trials;
+pub(crate) mod trials;
 
 use std::collections::BTreeMap;
 use std::error::Error;

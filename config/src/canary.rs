@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{BuildId, Revision};
+use crate::names::{BuildId, ControllerName, Revision};
 use crate::task::Outcome;
 
 mod evidence;
@@ -121,6 +121,50 @@ pub struct Trial {
     /// The end; `None` for a trial that has not been decided.
     #[serde(default)]
     pub end: Option<TrialEnd>,
+    /// The farm that decides, with terms of its own; `None` if this host decides on `terms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub farm: Option<FarmTrial>,
+}
+
+impl Trial {
+    /// Returns the decider.
+    pub fn decider(&self) -> Decider {
+        let terms = Decider::Host(self.terms);
+        self.farm.clone().map_or(terms, Decider::Farm)
+    }
+}
+
+/// A trial over all hosts of a farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FarmTrial {
+    /// The controller that the farm is.
+    pub controller: ControllerName,
+    /// The number of the trial in the farm. A later trial has a higher one.
+    pub number: u64,
+}
+
+/// The one who decides a trial. It is printed as the terms of a host, or as `farm ci decides`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decider {
+    /// This host, on these terms.
+    Host(Terms),
+    /// A farm, from the builds on all of its hosts.
+    Farm(FarmTrial),
+}
+
+impl From<Terms> for Decider {
+    fn from(terms: Terms) -> Self {
+        Self::Host(terms)
+    }
+}
+
+impl fmt::Display for Decider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(terms) => terms.fmt(f),
+            Self::Farm(trial) => write!(f, "farm {} decides", trial.controller),
+        }
+    }
 }
 
 /// The end of a trial.
@@ -211,6 +255,23 @@ mod tests {
         ] {
             assert!(text.parse::<Terms>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_trial_says_who_decides_and_old_files_are_of_the_host() {
+        let old =
+            r#"{"terms":"3 of 10","since":"2026-01-01T00:00:00Z","revision_uuid":"u","end":null}"#;
+        let mut trial: Trial = serde_json::from_str(old).unwrap();
+        assert_eq!(trial.decider().to_string(), "3 of 10");
+        assert_eq!(serde_json::to_string(&trial).unwrap(), old);
+        trial.farm = Some(FarmTrial {
+            controller: "ci".parse().unwrap(),
+            number: 7,
+        });
+        assert_eq!(trial.decider().to_string(), "farm ci decides");
+        let text = serde_json::to_string(&trial).unwrap();
+        assert!(text.ends_with(r#""farm":{"controller":"ci","number":7}}"#));
+        assert_eq!(serde_json::from_str::<Trial>(&text).unwrap(), trial);
     }
 
     proptest! {

@@ -99,7 +99,7 @@ kinds! {
         "an image was made for the trial of a revision, which has ended",
         "--repair or the agent: deletes it";
     OnTrial, "on-trial", Note,
-        "a new revision is on trial", "none: the agent decides, or `promote` and `rollback`";
+        "a new revision is on trial", "none: the agent or the farm decides, or `promote` and `rollback`";
     StraySnapshot, "stray-snapshot", Warning,
         "a snapshot is an orphan: nothing uses it", "--repair or the agent: deletes it";
     ArrivingRevision, "arriving-revision", Note,

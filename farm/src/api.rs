@@ -47,6 +47,8 @@ pub struct Service {
     pub client_token: FileToken,
     /// The attempts with unknown secrets.
     pub attempts: Attempts,
+    /// The name of the farm on its pages.
+    pub name: String,
 }
 
 /// The hash of the token in a file, which is read again while the coordinator runs.
@@ -154,7 +156,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .fallback(errors::no_such_path)
         .layer(map_response(errors::as_json))
         .merge(pages::routes(&service))
-        .merge(toaster::routes())
+        .merge(toaster::routes(&service))
         .with_state(service)
         .layer(DefaultBodyLimit::max(BODY_MAX))
 }

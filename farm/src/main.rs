@@ -55,8 +55,8 @@ enum Command {
     /// SIGTERM and SIGINT stop it: requests that wait for builds are answered at once. SIGHUP makes it read
     /// the token in a file again.
     Serve(Serve),
-    /// Check the settings, the token of clients, notifications and the object store, and exit. An object is put there, read
-    /// and deleted.
+    /// Check the settings, the token of clients, the directory of sources, notifications and the object store, and
+    /// exit. An object is put there, read and deleted.
     Check {
         /// Do not ask the object store. A reload does not, so that it works while the store is away.
         #[arg(long)]

@@ -7,7 +7,8 @@ use config::schedule::RunResult;
 use farm_core::operation::{Answer, Operation, Unknown};
 use farm_core::site::HostState;
 use farm_core::view::{QueueView, ScheduleView};
-use farm_store::Uploads;
+use farm_store::{SourceCounts, Uploads};
+use jiff::Timestamp;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -133,73 +134,102 @@ pub struct FarmState {
     pub uploads: Option<Uploads>,
     /// The number of notifications that wait, by rule.
     pub notifications: Vec<(String, u32)>,
+    /// The sources.
+    pub sources: SourceCounts,
+    /// The size of this coordinator's files of sources, if its disk answers.
+    pub source_bytes: Option<u64>,
 }
 
 /// Returns the state of the farm in the text format of OpenMetrics. It is `None` if the database does not
 /// answer.
 pub fn gauges(farm: Option<&FarmState>) -> String {
     let mut registry = Registry::with_prefix(PREFIX);
-    let up = Gauge::<i64>::default();
-    up.set(farm.is_some().into());
     let help = "1 if the database answers the coordinator";
-    registry.register("database_up", help, up);
-    if let Some(FarmState {
-        queue,
-        hosts,
-        schedules,
-        uploads,
-        notifications,
-    }) = farm
-    {
-        let builds = Gauges::default();
-        for (state, count) in [("queued", queue.queued), ("running", queue.running)] {
-            set(&builds, state, count);
-        }
-        let help = "Builds without a result, by state";
-        registry.register("builds_unfinished", help, builds);
-        let oldest = Gauge::<i64>::default();
-        let age = queue.oldest.map(|it| queue.at.duration_since(it).as_secs());
-        oldest.set(age.unwrap_or(0));
-        let help = "Seconds since the submission of the oldest build that waits";
-        registry.register("queue_oldest_seconds", help, oldest);
+    single(&mut registry, "database_up", help, farm.is_some().into());
+    if let Some(farm) = farm {
+        queue_gauges(&mut registry, &farm.queue);
         let states = Gauges::default();
         for (state, name) in HostState::ALL {
-            set(&states, name, hosts.get(&state).copied().unwrap_or(0));
+            set(&states, name, farm.hosts.get(&state).copied().unwrap_or(0));
         }
         registry.register("hosts", "Hosts, by state", states);
-        let paused = schedules.iter().filter(|it| it.is_paused).count();
-        let counts = Gauges::default();
-        set(&counts, "active", (schedules.len() - paused) as u64);
-        set(&counts, "paused", paused as u64);
-        registry.register("schedules", "Schedules, by state", counts);
-        let late = Gauge::<i64>::default();
-        let next = schedules.iter().filter_map(|it| it.next).min();
-        let seconds = next.map_or(0, |next| queue.at.duration_since(next).as_secs());
-        late.set(seconds.max(0));
-        let help = "Seconds since the oldest time of a schedule that has not run";
-        registry.register("schedule_late_seconds", help, late);
-        if !notifications.is_empty() {
-            let waiting = Family::<Vec<(&'static str, String)>, Gauge>::default();
-            for (rule, count) in notifications {
-                let label = vec![("rule", rule.clone())];
-                waiting.get_or_create(&label).set((*count).into());
-            }
-            let help = "Notifications that wait for delivery, by rule";
-            registry.register("notifications_waiting", help, waiting);
-        }
-        if let Some(uploads) = uploads {
-            let mut gauge = |name: &str, help: &str, value: u64| {
-                let gauge = Gauge::<i64>::default();
-                gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-                registry.register(name, help, gauge);
-            };
-            let help = "Builds whose log and artifacts wait for the object store";
-            gauge("uploads_waiting", help, uploads.waiting);
-            let help = "Seconds since the end of the oldest build among them";
-            gauge("uploads_oldest_seconds", help, uploads.oldest_seconds);
-        }
+        schedule_gauges(&mut registry, &farm.schedules, farm.queue.at);
+        notification_gauges(&mut registry, &farm.notifications);
+        file_gauges(&mut registry, farm);
     }
     text(&registry)
+}
+
+fn queue_gauges(registry: &mut Registry, queue: &QueueView) {
+    let builds = Gauges::default();
+    for (state, count) in [("queued", queue.queued), ("running", queue.running)] {
+        set(&builds, state, count);
+    }
+    let help = "Builds without a result, by state";
+    registry.register("builds_unfinished", help, builds);
+    let age = queue.oldest.map(|it| seconds(it, queue.at));
+    let help = "Seconds since the submission of the oldest build that waits";
+    single(registry, "queue_oldest_seconds", help, age.unwrap_or(0));
+}
+
+fn schedule_gauges(registry: &mut Registry, schedules: &[ScheduleView], now: Timestamp) {
+    let paused = schedules.iter().filter(|it| it.is_paused).count();
+    let counts = Gauges::default();
+    set(&counts, "active", (schedules.len() - paused) as u64);
+    set(&counts, "paused", paused as u64);
+    registry.register("schedules", "Schedules, by state", counts);
+    let next = schedules.iter().filter_map(|it| it.next).min();
+    let late = next.map_or(0, |next| seconds(next, now));
+    let help = "Seconds since the oldest time of a schedule that has not run";
+    single(registry, "schedule_late_seconds", help, late);
+}
+
+/// Adds the gauges of notifications, if there are rules.
+fn notification_gauges(registry: &mut Registry, notifications: &[(String, u32)]) {
+    if notifications.is_empty() {
+        return;
+    }
+    let waiting = Family::<Vec<(&'static str, String)>, Gauge>::default();
+    for (rule, count) in notifications {
+        let label = vec![("rule", rule.clone())];
+        waiting.get_or_create(&label).set((*count).into());
+    }
+    let help = "Notifications that wait for delivery, by rule";
+    registry.register("notifications_waiting", help, waiting);
+}
+
+/// Adds the gauges of sources, and of the files that wait for the object store.
+fn file_gauges(registry: &mut Registry, farm: &FarmState) {
+    single(registry, "sources", "Sources", farm.sources.kept);
+    let help = "Sources that builds or schedules need and no coordinator has that is alive";
+    single(registry, "sources_missing", help, farm.sources.missing);
+    if let Some(bytes) = farm.source_bytes {
+        let help = "Bytes of the files of sources of this coordinator";
+        single(registry, "source_files_bytes", help, bytes);
+    }
+    if let Some(uploads) = farm.uploads {
+        let help = "Builds whose log and artifacts wait for the object store";
+        single(registry, "uploads_waiting", help, uploads.waiting);
+        let help = "Seconds since the end of the oldest build among them";
+        single(
+            registry,
+            "uploads_oldest_seconds",
+            help,
+            uploads.oldest_seconds,
+        );
+    }
+}
+
+/// Returns the whole seconds between two times; 0 if the first is the later one.
+fn seconds(from: Timestamp, until: Timestamp) -> u64 {
+    u64::try_from(until.duration_since(from).as_secs()).unwrap_or(0)
+}
+
+/// Adds a gauge without labels.
+fn single(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(name, help, gauge);
 }
 
 fn set(gauges: &Gauges, state: &'static str, count: u64) {

@@ -58,6 +58,7 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
         coordinator,
         client_token: token.into(),
         attempts: Attempts::default(),
+        name: settings.name.clone(),
     });
     let (stop, stopped) = watch::channel(false);
     let mut bitbake = BitBakeServices::start(&settings, &stopped).await?;
@@ -90,8 +91,8 @@ fn source_rules(settings: &Settings) -> Rules {
     }
 }
 
-/// Checks the token of clients, the keys and the mail program of notifications and, if that is wanted, the
-/// object store, in which it leaves nothing.
+/// Checks the token of clients, the keys and the mail program of notifications, the directory of sources and, if
+/// that is wanted, the object store. It leaves nothing behind.
 pub(crate) async fn check(settings: &Settings, with_objects: bool) -> anyhow::Result<()> {
     client_token(settings.client_token.as_deref())?;
     for rules in &settings.notify {
@@ -102,6 +103,8 @@ pub(crate) async fn check(settings: &Settings, with_objects: bool) -> anyhow::Re
             )));
         }
     }
+    let checked = source_rules(settings).check().await;
+    checked.map_err(|error| Refusal::Missing(sys::error_report::chain(&error)))?;
     let Some(objects) = settings.objects.as_ref().filter(|_| with_objects) else {
         return Ok(());
     };

@@ -17,12 +17,17 @@ use crate::sources::Rules;
 /// A settings file that shows every key with its default.
 pub const EXAMPLE: &str = include_str!("settings/example.toml");
 
+/// The largest length of the name of a farm, in bytes.
+const NAME_MAX: usize = 60;
+
 /// The settings as they are written. Every key may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// The database of the farm.
     pub database: Option<String>,
+    /// The name of the farm on its pages and in notifications.
+    pub name: Option<String>,
     /// The address for hosts and clients.
     pub listen: Option<String>,
     /// The address at which hosts reach this coordinator and no other one.
@@ -44,8 +49,6 @@ pub struct Written {
     pub hashserv: Option<WrittenHashserv>,
     /// The object store.
     pub objects: Option<WrittenObjects>,
-    /// The name of the farm.
-    pub name: Option<String>,
     /// The rules for notifications, which are checked when the file is parsed.
     #[serde(default, deserialize_with = "ignore")]
     pub notify: Vec<NotifyRules>,
@@ -102,6 +105,8 @@ pub struct WrittenHashserv {
 pub struct Settings {
     /// The database of the farm.
     pub database: String,
+    /// The name of the farm on its pages and in notifications.
+    pub name: String,
     /// The address for hosts and clients.
     pub listen: SocketAddr,
     /// The address at which hosts reach this coordinator; `None` if that is the one it listens on.
@@ -122,8 +127,6 @@ pub struct Settings {
     pub hashserv: Option<Hashserv>,
     /// The object store, if logs and artifacts are put into one.
     pub objects: Option<ObjectsSettings>,
-    /// The name of the farm in notifications.
-    pub name: String,
     /// The rules for notifications.
     pub notify: Vec<NotifyRules>,
 }
@@ -200,6 +203,7 @@ impl Written {
     pub fn or(self, other: Self) -> Self {
         Self {
             database: self.database.or(other.database),
+            name: self.name.or(other.name),
             listen: self.listen.or(other.listen),
             url: self.url.or(other.url),
             client_token: self.client_token.or(other.client_token),
@@ -210,7 +214,6 @@ impl Written {
             prserv: self.prserv.or(other.prserv),
             hashserv: self.hashserv.or(other.hashserv),
             objects: self.objects.or(other.objects),
-            name: self.name.or(other.name),
             notify: [self.notify, other.notify].concat(),
         }
     }
@@ -239,6 +242,11 @@ impl Written {
             ),
             _ => {}
         }
+        let name = self.name.unwrap_or_else(|| "farm".to_owned());
+        if name.trim().is_empty() || name.len() > NAME_MAX || name.contains(char::is_control) {
+            let text = format!("must have from 1 to {NAME_MAX} bytes of text in one line");
+            fault("name", text);
+        }
         let connections_max = self.connections_max.unwrap_or(8);
         if connections_max == 0 {
             fault("connections_max", "is 0; it must be 1 at least".to_owned());
@@ -253,12 +261,6 @@ impl Written {
         let prserv = self.prserv.map(|it| it.check(&database, &mut fault));
         let hashserv = self.hashserv.map(|it| it.check(&database, &mut fault));
         let objects = self.objects.and_then(|it| it.check(&mut fault));
-        let name = self.name.unwrap_or_else(|| "farm".to_owned());
-        if !is_name(&name) {
-            let text =
-                format!("is `{name}`, not a name of letters, digits, `-` and `.` such as `farm`");
-            fault("name", text);
-        }
         if !faults.is_empty() {
             return Err(SettingsError::Faulty(faults));
         }
@@ -267,6 +269,7 @@ impl Written {
         }
         Ok(Settings {
             database,
+            name,
             listen: address,
             url: self.url.map(|it| it.trim_end_matches('/').to_owned()),
             client_token: self.client_token,
@@ -277,16 +280,9 @@ impl Written {
             prserv,
             hashserv,
             objects,
-            name,
             notify: self.notify,
         })
     }
-}
-
-/// Returns true for a name that can stand in the headers of a mail.
-fn is_name(name: &str) -> bool {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-    (1..=64).contains(&name.len()) && name.chars().all(is_allowed)
 }
 
 impl WrittenSources {
@@ -425,13 +421,14 @@ mod tests {
     #[test]
     fn faults_name_the_setting_and_what_would_be_right() {
         let faulty = format!(
-            "{DATABASE}listen = \"here\"\nurl = \"one\"\nconnections_max = 0\nlease_seconds = 1\n\
-             name = \"a farm\"\n[sources]\nmib_max = 0\nkeep_days = 0\n[prserv]\nwriters = [\"x\"]\n[hashserv]\nanonymous = [\"read\"]\n\
+            "{DATABASE}name = \"\"\nlisten = \"here\"\nurl = \"one\"\nconnections_max = 0\nlease_seconds = 1\n\
+             [sources]\nmib_max = 0\nkeep_days = 0\n[prserv]\nwriters = [\"x\"]\n[hashserv]\nanonymous = [\"read\"]\n\
              [objects]\nurl = \"farm\"\nendpoint = \"s3\"\n"
         );
         insta::assert_snapshot!(checked(&faulty).unwrap_err().replace("; the", "\nthe"), @r"
         the setting listen is `here`, not an address such as `127.0.0.1:8590`
         the setting url is `one`; it must begin with `http://` or `https://`
+        the setting name must have from 1 to 60 bytes of text in one line
         the setting connections_max is 0; it must be 1 at least
         the setting lease_seconds is 1; it must be from 4 to 3600
         the setting sources.mib_max is 0; it must be from 1 to 1073741824
@@ -440,7 +437,6 @@ mod tests {
         the setting hashserv.anonymous has `read`, not `@read`, `@report`, `@db-admin` or `@none`
         the setting objects.endpoint is `s3`; it must begin with `http://` or `https://`
         the setting objects.url is `farm`, not an address such as `s3://bucket/prefix` or `file:///srv/objects`
-        the setting name is `a farm`, not a name of letters, digits, `-` and `.` such as `farm`
         ");
         let open = checked(&format!("{DATABASE}listen = \"0.0.0.0:1\"\n")).unwrap_err();
         assert!(open.contains("set `url` as well"), "{open}");

@@ -43,6 +43,20 @@ pub struct Rules {
     pub ca: Option<PathBuf>,
 }
 
+impl Rules {
+    /// Checks that the directory can be written to, and has room for the largest source. One that does not
+    /// exist is made when the coordinator starts, below a directory that exists.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub async fn check(&self) -> Result<(), PutError> {
+        let Some(directory) = self.directory.clone() else {
+            return Ok(());
+        };
+        shelf::check(directory, self.bytes_max).await
+    }
+}
+
 /// A reason not to keep sources at all.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -325,6 +339,17 @@ impl Sources {
             return self.fetch(digest).await.map_err(|it| it.to_string());
         }
         self.peers.order(to, digest).await
+    }
+
+    /// Returns the size of the files of this coordinator, in bytes; 0 if it keeps none.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn bytes(&self) -> Result<u64, PutError> {
+        match &self.shelf {
+            Some(disk) => disk.bytes().await,
+            None => Ok(0),
+        }
     }
 
     /// Gives a sign of life, and notes those of the others.

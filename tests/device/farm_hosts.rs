@@ -3,6 +3,7 @@
 
 mod farm;
 mod sources;
+mod trials;
 
 use std::fs;
 

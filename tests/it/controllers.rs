@@ -31,6 +31,7 @@ fn take(host: &ApiHost, controller: &str, session: &str) -> Build {
         auxiliaries: Vec::new(),
         script: false,
         guarded: false,
+        trial: None,
     };
     let request = Request {
         controller: Some(task),

@@ -198,7 +198,7 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
             continue;
         }
         info!(build = %build.id, state = %build.state, "settling a build of an earlier agent");
-        if !has_result {
+        if !has_result && build.repeats_trial() {
             // The revision on trial did not end its guest.
             build.trial = build.trial.filter(|it| it.result.is_some());
         }

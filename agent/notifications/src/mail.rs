@@ -50,11 +50,12 @@ pub fn message<B: ToldBuild>(
 ) -> String {
     let name = sender.site.name();
     let from = sender.from;
-    let from = from.map_or_else(|| format!("buildhost@{name}"), str::to_owned);
+    let domain = domain(name);
+    let from = from.map_or_else(|| format!("buildhost@{domain}"), str::to_owned);
     let date = notice.timestamp.strftime("%a, %d %b %Y %H:%M:%S +0000");
     let subject = header(&format!("[{name}] {}", subject(notice)));
     let mut text = format!(
-        "From: {from}\nTo: {}\nSubject: {subject}\nDate: {date}\nMessage-ID: <{id}@{name}>\n\
+        "From: {from}\nTo: {}\nSubject: {subject}\nDate: {date}\nMessage-ID: <{id}@{domain}>\n\
          Auto-Submitted: auto-generated\nMIME-Version: 1.0\n\
          Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n",
         to.join(", ")
@@ -124,7 +125,7 @@ fn about<B: ToldBuild>(
         text,
         "\nBuild:     {id} {preposition} {} {}",
         site.word(),
-        site.name()
+        line(site.name())
     )?;
     if let Some(host) = build.host() {
         writeln!(text, "Host:      {}", line(host))?;
@@ -172,7 +173,7 @@ fn about_problem<B: ToldBuild>(
         Site::Host(name) => ("Host", name),
         Site::Farm(name) => ("Farm", name),
     };
-    writeln!(text, "{word}:     {name}")?;
+    writeln!(text, "{word}:     {}", line(name))?;
     writeln!(text, "Evidence: {}", line(proof))?;
     writeln!(text, "Since:    {since}")?;
     if notice.kind == NotifyKind::ProblemEnded {
@@ -184,6 +185,12 @@ fn about_problem<B: ToldBuild>(
         writeln!(text, "\n`buildhost doctor` on the host tells more.")?;
     }
     Ok(())
+}
+
+/// Returns the name of a host or farm as a part of addresses.
+fn domain(name: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    name.replace(|c| !is_allowed(c), "-")
 }
 
 /// Returns text as one line that is shown as it is. A dot alone would end the input of sendmail.
@@ -349,6 +356,27 @@ Before:    succeeded since build 3 (2026-02-02 02:40 UTC)
 Page:      https://b.example/builds/7
 ";
         assert_eq!(text("make failed", &first_errors(log)), expected);
+    }
+
+    #[test]
+    fn a_farm_with_any_name_has_addresses() {
+        let sender = Sender {
+            site: Site::Farm("Kamera Köln"),
+            from: None,
+            link: None,
+        };
+        let to = ["a@example.org".to_owned()];
+        let text = super::message(&sender, &to, "msg_1", &notice("make failed"), &[]);
+        assert!(text.contains("From: buildhost@Kamera-K-ln\n"), "{text}");
+        assert!(text.contains("Message-ID: <msg_1@Kamera-K-ln>\n"), "{text}");
+        assert!(
+            text.contains("\nBuild:     7 of farm Kamera Köln\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("`buildhost --farm URL log 7` shows its log."),
+            "{text}"
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod start_mode;
 
 pub use plan::{
     Action, Amounts, AuxiliaryOpenings, BootstrapFailure, BuildStart, Decision, HostState,
-    ImageStart, Observed, Opening,
+    ImageStart, Observed, OfferedCandidate, OfferedMachine, Opening,
 };
 pub use resources::{Capacity, ResourceRequest};
 pub use running_jobs::{JobId, RunningDebugSession, RunningFork, RunningHold, RunningJobs};

@@ -30,7 +30,9 @@ use crate::admission::{Rules, Shares};
 use crate::pressure::PressureReadings;
 use crate::{Capacity, ResourceRequest, RunningJobs};
 
-pub use openings::{Amounts, AuxiliaryOpenings, HostState, Opening};
+pub use openings::{
+    Amounts, AuxiliaryOpenings, HostState, OfferedCandidate, OfferedMachine, Opening,
+};
 pub use ready::REFILL_PAUSE;
 
 /// A build in the queue.
@@ -60,6 +62,8 @@ pub struct QueuedBuild {
     /// Set if it may run on a revision on trial: it has not run before, and nobody waits for it at
     /// a console or a hold.
     pub may_be_on_trial: bool,
+    /// The revision on trial that its controller wants it to run on.
+    pub granted_trial: Option<Revision>,
 }
 
 impl QueuedBuild {
@@ -80,6 +84,7 @@ impl From<Build> for QueuedBuild {
             id: build.id,
             key: ImageKey::of(&build),
             may_be_on_trial: may_be_on_trial(&build),
+            granted_trial: build.controller.as_ref().and_then(|it| it.trial),
             auxiliaries: build.auxiliaries().map(|it| it.machine.clone()).collect(),
             submitter: build.submitter,
             priority: build.priority,
@@ -305,6 +310,8 @@ pub enum Action {
     DiscardReadyGuest(GuestTag),
     /// Record the reason for which a build waits.
     SetWaitReason(BuildId, String),
+    /// End a queued build, whose lease is given back unused, for this reason.
+    GiveBack(BuildId, String),
     /// End a queued build as `abort`.
     Abort(BuildId, String),
     /// End a queued build as `skip`: one that it depends on failed.

@@ -221,7 +221,7 @@ pub(super) async fn change_machine(
         if dry_run {
             return Ok(step.plan(&machine));
         }
-        let done = volume.execute_step(&machine, step, &by)?;
+        let done = volume.execute_step(&machine, &step, &by)?;
         Ok(step.report(done))
     });
     let step = step.await?;

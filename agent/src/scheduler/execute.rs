@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::{LoopState, trials};
 use jobs::{self, ImageJobKind, JobEnd};
-use state::AgentState;
+use state::{AgentState, LeaseEnd};
 
 /// Executes the actions in order. A failed action is logged; the next round plans it
 /// again.
@@ -68,11 +68,7 @@ async fn execute_one(
             delete_unused(agent, volume, &key, "image", delete).await;
         }
         Action::DeleteTrialImage(volume, key, revision) => {
-            let deleted = key.clone();
-            let delete = move |volume: &Volume| {
-                volume.delete_trial_image(&deleted.machine, revision, &deleted.toolchain)
-            };
-            delete_unused(agent, volume, &key, "image", delete).await;
+            delete_trial_image(agent, volume, key, revision).await;
         }
         Action::EndTrial {
             volume,
@@ -80,7 +76,7 @@ async fn execute_one(
             revision,
             verdict,
             reason,
-        } => trials::end(agent, volume, machine, revision, (verdict, reason)).await,
+        } => drop(trials::end(agent, volume, machine, revision, (verdict, reason)).await),
         Action::CancelBootstrap(key) => drop(agent.jobs.cancel_image(&key)),
         Action::YieldBootstrap(key) => yield_bootstrap(agent, &key),
         Action::StartBootstrap(start) => start_bootstrap(agent, state, start),
@@ -109,6 +105,10 @@ async fn execute_one(
         Action::EndDebugSession(tag) => {
             info!(session = %tag, "ending a debug session: its machine is being deleted");
             agent.jobs.cancel_debug_session(tag);
+        }
+        Action::GiveBack(id, reason) => {
+            let end = LeaseEnd::Revoked(reason);
+            end_queued(agent, id, end.outcome(), end.to_string()).await;
         }
         Action::Abort(id, message) => end_queued(agent, id, Outcome::Abort, message).await,
         Action::Skip(id, message) => {
@@ -152,6 +152,19 @@ pub(crate) fn log_cleaning(report: &store::CleanReport) {
         let error = &failure.error as &dyn Error;
         warn!(%failure, error, "cannot clean a machine directory");
     }
+}
+
+async fn delete_trial_image(
+    agent: &AgentState,
+    volume: VolumeId,
+    key: ImageKey,
+    revision: Revision,
+) {
+    let deleted = key.clone();
+    let delete = move |volume: &Volume| {
+        volume.delete_trial_image(&deleted.machine, revision, &deleted.toolchain)
+    };
+    delete_unused(agent, volume, &key, "image", delete).await;
 }
 
 async fn delete_unused(

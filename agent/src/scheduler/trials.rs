@@ -10,16 +10,16 @@ use tracing::{info, warn};
 
 use state::AgentState;
 
-/// Promotes a revision on trial, or rolls it back.
-pub(super) async fn end(
+/// Promotes a revision on trial, or rolls it back. Returns true if that is on disk.
+pub(crate) async fn end(
     agent: &AgentState,
     volume: VolumeId,
     machine: MachineName,
     revision: Revision,
     (verdict, reason): (TrialVerdict, String),
-) {
+) -> bool {
     let Some(volume) = agent.volumes.get(volume).cloned() else {
-        return;
+        return false;
     };
     let (ended, text) = (machine.clone(), reason.clone());
     let result = blocking(move || {
@@ -42,10 +42,12 @@ pub(super) async fn end(
             }
             // The images and the queue depend on the current revision.
             agent.wake.notify_one();
+            true
         }
         Err(error) => {
             let error = &error as &dyn Error;
             warn!(%machine, %revision, %verdict, error, "cannot end the trial of a revision");
+            false
         }
     }
 }

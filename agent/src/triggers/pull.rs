@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use config::MachineName;
-use config::canary::Terms;
+use config::canary::{Decider, Terms};
 use store::pull::PullEvent;
 use store::send::RemoteHost;
 use store::{RefusalKind, Result, Volume};
@@ -90,7 +90,7 @@ fn pull(
     if pull.is_up_to_date() || was_tried {
         return Ok(());
     }
-    pull.trial = trial;
+    pull.trial = trial.map(Decider::Host);
     let host = volume.pull(pull, false, &mut report)?;
     info!(%machine, %revision, host, "pulled a revision");
     Ok(())

@@ -440,6 +440,7 @@ mod tests {
             strikes: 0,
             running: 1,
             repeating: 0,
+            farm: None,
         });
         events.status(Some(&before), &status);
         events.status(Some(&status), &status);

@@ -236,6 +236,7 @@ mod tests {
                 since: Timestamp::UNIX_EPOCH,
                 revision_uuid: "u".to_owned(),
                 end: None,
+                farm: None,
             }),
             ..revision(3, "on trial")
         };

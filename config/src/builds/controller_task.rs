@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auxiliary::AuxiliaryMachine;
 use crate::controllers::ControllerPriority;
-use crate::names::ControllerName;
+use crate::names::{ControllerName, Revision};
 
 /// The task of a controller that a build is made for. The manifest of the task is a file in the
 /// directory of the build, byte for byte as it was given.
@@ -33,4 +33,8 @@ pub struct ControllerTask {
     /// farm. Such a lease starts one guest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guarded: bool,
+    /// The revision on trial on which it runs, and on no other; `None` for the current one. Its result is
+    /// its controller's, and it is not repeated here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Revision>,
 }

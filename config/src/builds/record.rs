@@ -362,6 +362,12 @@ impl Build {
             || !self.typists.is_empty()
     }
 
+    /// Returns true if a failure on a revision on trial is repeated on the current one. A farm repeats its
+    /// builds itself, maybe on another host.
+    pub fn repeats_trial(&self) -> bool {
+        !self.is_guarded()
+    }
+
     /// Returns the attempt on a revision on trial while it has no result.
     pub fn running_trial(&self) -> Option<&TrialRun> {
         self.trial.as_ref().filter(|it| it.result.is_none())

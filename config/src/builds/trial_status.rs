@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::canary::Terms;
-use crate::names::{MachineName, Revision};
+use crate::names::{ControllerName, MachineName, Revision};
 
 /// The state of a trial, as the agent reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,4 +27,7 @@ pub struct TrialStatus {
     pub running: usize,
     /// The number of builds that failed on the candidate and have not been repeated.
     pub repeating: usize,
+    /// The farm that decides, from builds on all of its hosts; `None` if this host decides on the terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub farm: Option<ControllerName>,
 }

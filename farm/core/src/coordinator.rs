@@ -47,7 +47,7 @@ pub struct FarmView {
 pub enum Handling {
     /// A poll.
     Poll(Box<PollHandling>),
-    /// A submission of a build with sources.
+    /// A build or a schedule with sources.
     Submission(Box<SubmissionHandling>),
     /// Any other request.
     Plain(Box<PlainHandling>),
@@ -62,7 +62,13 @@ impl Handling {
                 (Self::Poll(Box::new(handling)), step)
             }
             Request::Submit(submission) if !submission.requirements.work.sources.is_empty() => {
-                let (handling, step) = SubmissionHandling::begin(submission);
+                let (handling, step) = SubmissionHandling::of_build(submission);
+                (Self::Submission(Box::new(handling)), step)
+            }
+            Request::AddSchedule(schedule, replaces)
+                if !schedule.requirements.work.sources.is_empty() =>
+            {
+                let (handling, step) = SubmissionHandling::of_schedule(schedule, replaces);
                 (Self::Submission(Box::new(handling)), step)
             }
             other => {

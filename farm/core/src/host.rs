@@ -267,9 +267,10 @@ impl HostAgent {
         }
     }
 
+    /// Gives a lease back whose guest has not started, which is no loss. The farm waits longer each time.
     fn not_recorded(&mut self, now: Moment, lease: Lease) {
         if let Some(held @ Held::Recording(_)) = self.held.get_mut(&lease) {
-            *held = releasing(now, false);
+            *held = releasing(now, true);
         }
     }
 

@@ -84,6 +84,7 @@ async fn serve(store: &Store) -> anyhow::Result<String> {
         coordinator,
         client_token: FileToken::default(),
         attempts: Attempts::default(),
+        name: "farm".to_owned(),
     });
     let watched = Arc::clone(&service);
     tokio::spawn(async move { watched.coordinator.watch().await });

@@ -86,6 +86,8 @@ pub enum Bug {
     SourceHasOneCopy,
     /// A source is forgotten although a build waits that names it.
     SourceExpiresInUse,
+    /// A source is forgotten although a schedule names it.
+    ScheduleSourceExpires,
     /// A guest starts although a source of its build has not arrived.
     GuestWithoutSource,
     /// A time of a schedule that has its build gets another one.
@@ -120,7 +122,7 @@ pub enum Bug {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 57] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -162,6 +164,7 @@ impl Bug {
         Self::LeasesMissOlderClaims,
         Self::SourceHasOneCopy,
         Self::SourceExpiresInUse,
+        Self::ScheduleSourceExpires,
         Self::GuestWithoutSource,
         Self::RunIgnoresKey,
         Self::RunIgnoresMark,

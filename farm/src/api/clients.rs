@@ -40,7 +40,10 @@ pub(super) async fn submit(
     let submit = Request::Submit(submission.clone());
     match service.coordinator.handle(submit).await {
         Reply::Submitted(build) => Ok((StatusCode::CREATED, Json(Submitted { build }))),
-        Reply::NoSource(digests) => Err(no_source(&submission, &digests)),
+        Reply::NoSource(digests) => {
+            let sources = &submission.requirements.work.sources;
+            Err(no_source(sources, &digests))
+        }
         other => Err(Refusal::of(other)),
     }
 }

@@ -40,8 +40,17 @@ async fn read(coordinator: &Coordinator) -> Result<FarmState, StoreError> {
         let count = counts.iter().find(|it| it.rule == rules.name.as_str());
         (rules.name.to_string(), count.map_or(0, |it| it.waiting))
     });
+    let bytes = match coordinator.sources() {
+        Some(sources) => sources.bytes().await.inspect_err(|error| {
+            let error = error as &dyn std::error::Error;
+            warn!(error, "cannot measure the sources for the metrics");
+        }),
+        None => Ok(0),
+    };
     Ok(FarmState {
         notifications: waiting.collect(),
+        sources: store.source_counts().await?,
+        source_bytes: bytes.ok(),
         queue: store.queue().await?,
         hosts: store.host_states(coordinator.terms().lease_ms).await?,
         schedules: store.schedules().await?,

@@ -27,8 +27,6 @@ use crate::secret;
 
 /// The interval at which a browser without scripts reads a page again.
 const REFRESH_SECONDS: u32 = 10;
-/// The name of the farm on its pages.
-const NAME: &str = "farm";
 
 /// Returns the routes of the pages.
 pub(super) fn routes(service: &Arc<Service>) -> Router<Arc<Service>> {
@@ -58,20 +56,20 @@ pub(super) fn routes(service: &Arc<Service>) -> Router<Arc<Service>> {
 async fn admit(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     let client = match client(&service, request.headers()).await {
         Ok(client) => client,
-        Err(refusal) => return error_page(None, refusal),
+        Err(refusal) => return error_page(&service, None, refusal),
     };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let Some(client) = client else {
         return if reads {
             see_other(&login_path(request.uri()))
         } else {
-            error_page(None, signed_out())
+            error_page(&service, None, signed_out())
         };
     };
     if origin::needs_own_page(request.method(), request.headers())
         && !origin::is_from_own_page(request.headers())
     {
-        return error_page(Some(&client), foreign_page());
+        return error_page(&service, Some(&client), foreign_page());
     }
     if !reads {
         info!(
@@ -130,11 +128,16 @@ fn login_path(page: &Uri) -> String {
 }
 
 /// Returns the parts that all pages share.
-fn frame(client: Option<&Client>, section: FarmSection, title: impl Into<String>) -> Frame {
+fn frame(
+    service: &Service,
+    client: Option<&Client>,
+    section: FarmSection,
+    title: impl Into<String>,
+) -> Frame {
     Frame {
         title: title.into(),
         section: Section::Farm(section),
-        host: NAME.to_owned(),
+        host: service.name.clone(),
         viewer: Viewer {
             name: client.map(|it| it.name.clone()),
             scope: client.map(|it| it.scope),
@@ -158,10 +161,14 @@ fn page(headers: &HeaderMap, page: &impl Template) -> Response {
 }
 
 /// Returns the response that shows an error as a page.
-fn error_page(client: Option<&Client>, Refusal(status, detail): Refusal) -> Response {
+fn error_page(
+    service: &Service,
+    client: Option<&Client>,
+    Refusal(status, detail): Refusal,
+) -> Response {
     let title = status.canonical_reason().unwrap_or_default();
     let message = Message {
-        frame: frame(client, FarmSection::None, title),
+        frame: frame(service, client, FarmSection::None, title),
         detail,
     };
     passing(status, message.render().unwrap_or_default())

@@ -19,6 +19,7 @@ use tracing::info;
 
 use super::auth::{Client, authorize};
 use super::clients::{check_key, check_work, submitter_of};
+use super::sources::no_source;
 use super::views::{Answer, answer};
 use super::{Refusal, Service};
 
@@ -60,20 +61,13 @@ pub(super) async fn add(
 ) -> Result<(StatusCode, Json<ScheduleView>), Refusal> {
     let client = authorize(&service, &headers, Scope::Submit).await?;
     check_work(&new.requirements.work)?;
-    if !new.requirements.work.sources.is_empty() {
-        let message = "the builds of a schedule have no sources, which the farm keeps only while a build \
-                       needs them; name a script with `--script` that fetches what it needs";
-        return Err(Refusal(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            message.to_owned(),
-        ));
-    }
     let submitter = submitter_of(new.submitter.as_ref(), &client)?;
     // The time zone and the first time are checked here; the times themselves count from the addition.
     let now = Timestamp::now();
     let first = check(&new.timing, now)
         .map_err(|message| Refusal(StatusCode::UNPROCESSABLE_ENTITY, message))?;
     let (name, replaces) = (new.name.clone(), new.replace);
+    let sources = new.requirements.work.sources.clone();
     if new.dry_run {
         return rehearse(&service, new, submitter, first).await;
     }
@@ -83,6 +77,7 @@ pub(super) async fn add(
         Reply::ScheduleAdded(Added::Replaced) => StatusCode::OK,
         Reply::ScheduleAdded(Added::Exists) => return Err(name_taken(&name)),
         Reply::ScheduleAdded(Added::Full) => return Err(full()),
+        Reply::NoSource(digests) => return Err(no_source(&sources, &digests)),
         other => return Err(Refusal::of(other)),
     };
     info!(by = client.name, schedule = %name, "a client added a schedule");

@@ -10,9 +10,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use config::task::Digest;
+use config::task::{Digest, Source};
 use config::tokens::Scope;
-use farm_core::messages::Submission;
 use futures_util::stream::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -114,9 +113,9 @@ pub(super) async fn copy(
         .map_err(|error| refused(&error))
 }
 
-/// Returns the refusal of a build whose sources are away.
-pub(super) fn no_source(submission: &Submission, digests: &[Digest]) -> Refusal {
-    let sources = submission.requirements.work.sources.iter();
+/// Returns the refusal of a build or a schedule whose sources are away.
+pub(super) fn no_source(sources: &[Source], digests: &[Digest]) -> Refusal {
+    let sources = sources.iter();
     let missing = sources.filter(|it| digests.contains(&it.sha256));
     let missing: Vec<_> = missing
         .map(|it| format!("{} ({})", it.name, it.sha256))

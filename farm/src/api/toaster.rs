@@ -1,8 +1,11 @@
 //! Toaster's monitoring API for existing dashboards, from the builds of the farm. The routes are public and
-//! read-only, as on a host.
+//! read-only, as on a host. So lists are shared by all who ask within a second, and are read one at a time.
+
+mod answers;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::toaster::answer::{Json, failed, health, not_found, read_only};
 use ::toaster::{
@@ -15,27 +18,45 @@ use axum::routing::get;
 use config::BuildId;
 use config::builds::{Progress, State as HostState, Target};
 use farm_core::view::{BuildQuery, BuildState, BuildView, LISTED_MAX};
-use farm_store::StoreError;
+use farm_store::{Store, StoreError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use tracing::warn;
 
 use super::Service;
+use answers::Answers;
 
 /// The number of finished builds in the list of recent builds.
 const RECENT: u32 = 3;
 /// The beginning of the paths of the interface.
 const API: &str = "/farm/v1";
 
-/// Returns the routes.
-pub(super) fn routes() -> Router<Arc<Service>> {
+/// The state of these routes.
+struct Toaster {
+    service: Arc<Service>,
+    answers: Answers,
+}
+
+impl Toaster {
+    fn store(&self) -> &Store {
+        self.service.coordinator.store()
+    }
+}
+
+/// Returns the routes. They share the answers that were given last.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(service: &Arc<Service>) -> Router<S> {
+    let toaster = Toaster {
+        service: Arc::clone(service),
+        answers: Answers::default(),
+    };
     Router::new()
         .route("/health", read_only(get(async || health())))
         .route("/toastergui/api/builds", read_only(get(builds)))
         .route("/toastergui/api/building", read_only(get(building)))
         .route("/toastergui/api/build/{id}", read_only(get(build)))
         .route("/toastergui/mostrecentbuilds", read_only(get(recent)))
+        .with_state(Arc::new(toaster))
 }
 
 /// A response in JSON, or an error page.
@@ -65,37 +86,47 @@ struct Page {
     count: Option<u32>,
 }
 
-async fn builds(State(service): State<Arc<Service>>, Query(page): Query<Page>) -> JsonResponse {
+async fn builds(State(toaster): State<Arc<Toaster>>, Query(page): Query<Page>) -> JsonResponse {
+    let question = format!("builds {:?} {:?}", page.before, page.count);
+    let read = list(toaster.store(), &page);
+    toaster.answers.get(Instant::now(), question, read).await
+}
+
+async fn list(store: &Store, page: &Page) -> JsonResponse {
     let query = BuildQuery {
         state: Some(BuildState::Finished),
         before: page.before,
         count: Some(page.count.unwrap_or(LISTED_MAX)),
         ..BuildQuery::default()
     };
-    let found = newest_first(&service.coordinator.store().builds(&query).await?.builds);
+    let found = newest_first(&store.builds(&query).await?.builds);
     let builds = found
         .iter()
         .filter_map(|build| Some(finished(build, build.outcome?)));
     Ok(Json::of(&FinishedList::new(builds.collect())))
 }
 
-async fn building(State(service): State<Arc<Service>>) -> JsonResponse {
-    let builds = newest_first(&unfinished(&service).await?);
-    Ok(Json::of(&Building::new(&builds, Timestamp::now())))
+async fn building(State(toaster): State<Arc<Toaster>>) -> JsonResponse {
+    let read = async {
+        let builds = newest_first(&unfinished(toaster.store()).await?);
+        Ok(Json::of(&Building::new(&builds, Timestamp::now())))
+    };
+    let question = "building".to_owned();
+    toaster.answers.get(Instant::now(), question, read).await
 }
 
-async fn build(State(service): State<Arc<Service>>, Path(id): Path<String>) -> Response {
+async fn build(State(toaster): State<Arc<Toaster>>, Path(id): Path<String>) -> Response {
     if !id.bytes().all(|byte| byte.is_ascii_digit()) {
         return not_found();
     }
     // A number that is out of range belongs to no build, too.
     let id = id.parse::<i64>().ok().map(|id| BuildId(id.unsigned_abs()));
-    one_build(&service, id).await.into_response()
+    one_build(toaster.store(), id).await.into_response()
 }
 
-async fn one_build(service: &Service, id: Option<BuildId>) -> JsonResponse {
+async fn one_build(store: &Store, id: Option<BuildId>) -> JsonResponse {
     let found = match id {
-        Some(id) => service.coordinator.store().build(id).await?,
+        Some(id) => store.build(id).await?,
         None => None,
     };
     let build = found.map(|build| {
@@ -105,19 +136,25 @@ async fn one_build(service: &Service, id: Option<BuildId>) -> JsonResponse {
     Ok(Json::of(&OneBuild { build }))
 }
 
-async fn recent(State(service): State<Arc<Service>>) -> JsonResponse {
+async fn recent(State(toaster): State<Arc<Toaster>>) -> JsonResponse {
+    let read = recent_builds(toaster.store());
+    let question = "recent".to_owned();
+    toaster.answers.get(Instant::now(), question, read).await
+}
+
+async fn recent_builds(store: &Store) -> JsonResponse {
     let (now, zone) = (Timestamp::now(), TimeZone::system());
     let last = BuildQuery {
         state: Some(BuildState::Finished),
         count: Some(RECENT),
         ..BuildQuery::default()
     };
-    let mut builds = unfinished(&service).await?;
+    let mut builds = unfinished(store).await?;
     builds.sort_by_key(|build| {
         let start = build.claimed.unwrap_or(build.submitted);
         Reverse((start, build.build))
     });
-    builds.extend(service.coordinator.store().builds(&last).await?.builds);
+    builds.extend(store.builds(&last).await?.builds);
     let recent = builds.iter().map(|build| {
         let is_cancelling = build.canceled && build.outcome.is_none();
         recent_build((&facts(build), API), is_cancelling, now, &zone)
@@ -126,7 +163,7 @@ async fn recent(State(service): State<Arc<Service>>) -> JsonResponse {
 }
 
 /// Returns the newest builds without an outcome.
-async fn unfinished(service: &Service) -> Result<Vec<BuildView>, StoreError> {
+async fn unfinished(store: &Store) -> Result<Vec<BuildView>, StoreError> {
     let mut all = Vec::new();
     for state in [BuildState::Running, BuildState::Queued] {
         let query = BuildQuery {
@@ -134,7 +171,7 @@ async fn unfinished(service: &Service) -> Result<Vec<BuildView>, StoreError> {
             count: Some(LISTED_MAX),
             ..BuildQuery::default()
         };
-        all.extend(service.coordinator.store().builds(&query).await?.builds);
+        all.extend(store.builds(&query).await?.builds);
     }
     // A build may have got a host between both.
     all.sort_by_key(|build| Reverse(build.build));

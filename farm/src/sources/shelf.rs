@@ -202,6 +202,22 @@ impl Shelf {
         Ok(entries.iter().filter_map(|path| digest_of(path)).collect())
     }
 
+    /// Returns the size of all sources together, in bytes.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) async fn bytes(&self) -> Result<u64, PutError> {
+        let directory = self.directory.clone();
+        let sizes = blocking(move || {
+            let entries = sys::file::entries(&directory)?;
+            let sources = entries.iter().filter(|path| digest_of(path).is_some());
+            // One that is deleted meanwhile has no size.
+            let sizes = sources.filter_map(|path| Some(path.metadata().ok()?.len()));
+            Ok(sizes.sum())
+        });
+        sizes.await.map_err(|error| self.failed(error))
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
         self.directory.join(digest.as_str())
     }
@@ -213,6 +229,27 @@ impl Shelf {
             _ => PutError::Disk { path, source },
         }
     }
+}
+
+/// Checks that a directory of sources can be written to, and has room for the largest source. One that does not
+/// exist is left so; the nearest directory above it is checked then.
+///
+/// # Errors
+/// It cannot be used.
+pub(super) async fn check(directory: PathBuf, bytes_max: u64) -> Result<(), PutError> {
+    let shelf = Shelf {
+        directory,
+        bytes_max,
+    };
+    let path = shelf.directory.clone();
+    let found = blocking(move || {
+        let existing = path.ancestors().find(|it| it.exists()).unwrap_or(&path);
+        // The file has no name, so that a coordinator that runs does not see it.
+        tempfile::tempfile_in(existing)?;
+        Ok(existing.to_owned())
+    });
+    let directory = found.await.map_err(|error| shelf.failed(error))?;
+    Shelf { directory, ..shelf }.check_room(bytes_max).await
 }
 
 /// Returns the hash that a file is named by. Other files in the directory are not sources.

@@ -41,7 +41,7 @@ pub use enrolment::Secret;
 use known::Known;
 pub use notifications::{Ends, Notification, Package, Told, package};
 use schema::{MIGRATIONS, PARTITIONS};
-pub use sources::Shelves;
+pub use sources::{Shelves, SourceCounts};
 pub use sql::ALL as STATEMENTS;
 pub use transfers::Site;
 

@@ -16,7 +16,7 @@ use crate::rows::{json, lease, number, outcome, parsed, published};
 use crate::{Store, StoreError, sql};
 
 /// The most attempts of an operation whose row moves between two statements.
-const ATTEMPTS_MAX: usize = 3;
+pub(crate) const ATTEMPTS_MAX: usize = 3;
 
 /// A connection with its prepared statements.
 pub(crate) struct Connection(pub(crate) Object);

@@ -2,6 +2,7 @@
 
 use config::builds::{Priority, Target};
 use config::schedule::{Run, RunResult, SCHEDULES_MAX};
+use config::task::Digest;
 use config::{BuildId, ProjectName, ScheduleName};
 use farm_core::messages::Subject;
 use farm_core::operation::Answer;
@@ -10,7 +11,7 @@ use farm_core::view::ScheduleView;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::operations::{Connection, text};
+use crate::operations::{ATTEMPTS_MAX, Connection, text};
 use crate::rows::{number, parsed, time};
 use crate::{Store, StoreError, sql};
 
@@ -46,32 +47,44 @@ impl Connection {
         let target = schedule.subject.target.as_ref().map(Target::as_str);
         let project = schedule.subject.project.as_ref();
         let project = project.map(ProjectName::as_str);
-        let rows = self
-            .query(
-                sql::ADD_SCHEDULE,
-                &[
-                    &schedule.name.as_str(),
-                    &text(&schedule.timing),
-                    &schedule.coalesce,
-                    &schedule.submitter.as_str(),
-                    &schedule.priority.0,
-                    &schedule.requirements.machine.as_str(),
-                    &text(&schedule.requirements),
-                    &target,
-                    &project,
-                    &replaces,
-                    &i64::from(SCHEDULES_MAX),
-                ],
-            )
-            .await?;
-        let added = match rows.first().map(|row| row.get::<_, &str>(0)) {
-            Some("new") => Added::New,
-            Some("replaced") => Added::Replaced,
-            Some("unchanged") => Added::Unchanged,
-            Some("exists") => Added::Exists,
-            _ => Added::Full,
-        };
-        Ok(Answer::ScheduleAdded(added))
+        let digests = schedule.requirements.work.digests();
+        let sources: Vec<_> = digests.iter().map(Digest::as_str).collect();
+        let (timing, requirements) = (text(&schedule.timing), text(&schedule.requirements));
+        for _ in 0..ATTEMPTS_MAX {
+            let rows = self
+                .query(
+                    sql::ADD_SCHEDULE,
+                    &[
+                        &schedule.name.as_str(),
+                        &timing,
+                        &schedule.coalesce,
+                        &schedule.submitter.as_str(),
+                        &schedule.priority.0,
+                        &schedule.requirements.machine.as_str(),
+                        &requirements,
+                        &target,
+                        &project,
+                        &replaces,
+                        &i64::from(SCHEDULES_MAX),
+                        &sources,
+                    ],
+                )
+                .await?;
+            let added = match rows.first().map(|row| row.get::<_, &str>(0)) {
+                Some("new") => Added::New,
+                Some("replaced") => Added::Replaced,
+                Some("unchanged") => Added::Unchanged,
+                Some("exists") => Added::Exists,
+                Some("missing") => match self.missing(&digests).await? {
+                    // They have come meanwhile.
+                    found if found.is_empty() => continue,
+                    missing => return Ok(Answer::Missing(missing)),
+                },
+                _ => Added::Full,
+            };
+            return Ok(Answer::ScheduleAdded(added));
+        }
+        Err(StoreError::Changing(0))
     }
 
     pub(crate) async fn remove_schedule(&self, name: &ScheduleName) -> Result<Answer, StoreError> {

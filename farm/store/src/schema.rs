@@ -6,7 +6,7 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 15] = [
     FIRST,
     VIEWS,
     TRANSFERS,
@@ -19,6 +19,7 @@ const SCRIPTS: [&str; 14] = [
     SCHEDULES,
     ARCHIVES,
     SELECTIONS,
+    SCHEDULE_SOURCES,
     MESSAGES,
     NOTIFICATIONS,
 ];
@@ -248,6 +249,12 @@ const SELECTIONS: &str = r#"
     ALTER TABLE offers ADD machines text[] COLLATE "C" NOT NULL DEFAULT '{}';
     CREATE INDEX offers_machines ON offers USING gin (machines);
     ALTER TABLE hosts ADD halted boolean NOT NULL DEFAULT false;
+"#;
+
+/// The sources that schedules name, which are kept as long as they do.
+const SCHEDULE_SOURCES: &str = r#"
+    ALTER TABLE schedules ADD sources text[] COLLATE "C";
+    CREATE INDEX schedules_sources ON schedules USING gin (sources) WHERE sources IS NOT NULL;
 "#;
 
 /// The sentences about results.

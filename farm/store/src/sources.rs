@@ -21,6 +21,15 @@ pub struct Shelves {
     pub alive: BTreeSet<CoordinatorName>,
 }
 
+/// The numbers of sources of the farm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceCounts {
+    /// Those that the farm keeps.
+    pub kept: u64,
+    /// Those that builds or schedules need and no coordinator has that is alive.
+    pub missing: u64,
+}
+
 impl Connection {
     pub(crate) async fn copies(&self, key: &str, digests: &[Digest]) -> Result<Answer, StoreError> {
         if let Some(row) = self.query(sql::SUBMITTED, &[&key]).await?.first() {
@@ -132,6 +141,20 @@ impl Store {
             copies: copies(&rows)?,
             alive: alive.iter().map(name).collect(),
         })
+    }
+
+    /// Counts the sources of the farm.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn source_counts(&self) -> Result<SourceCounts, StoreError> {
+        let connection = Connection(self.connection().await?);
+        let rows = connection.query(sql::COUNT_SOURCES, &[]).await?;
+        let counts = rows.first().map(|row| SourceCounts {
+            kept: number(row, 0),
+            missing: number(row, 1),
+        });
+        Ok(counts.unwrap_or_default())
     }
 
     /// Returns the sources of which a coordinator has files, and if each is still known.

@@ -29,8 +29,8 @@ pub(crate) use schedules::{
     SCHEDULES,
 };
 pub(crate) use sources::{
-    ATTEND, COORDINATOR, COORDINATORS, COPIES, DISCARD, EXPIRE, HOLDERS, KEEP, KEPT, KNOWN_SOURCES,
-    LOSE, REGISTER, SEEN_COORDINATORS,
+    ATTEND, COORDINATOR, COORDINATORS, COPIES, COUNT_SOURCES, DISCARD, EXPIRE, HOLDERS, KEEP, KEPT,
+    KNOWN_SOURCES, LOSE, REGISTER, SEEN_COORDINATORS,
 };
 pub(crate) use views::{FAILING, LOST, QUEUE, USUAL};
 pub(crate) use windows::{
@@ -282,13 +282,13 @@ pub(crate) const RELEASE: &str = take_leases!(
     "$5"
 );
 
-/// Takes one lease from a host that has started no guest, which is no loss.
+/// Takes one lease from a host that has started no guest, which is no loss. The pause doubles with each claim.
 pub(crate) const GIVE_BACK: &str = "
     WITH unused AS (
         SELECT id, canceled FROM builds
         WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE),
     back AS (
-        UPDATE builds SET state = 0, not_before = now() + interval '1 s'
+        UPDATE builds SET state = 0, not_before = now() + interval '1 s' * power(2, least(epoch - 1, 6))
         WHERE id IN (SELECT id FROM unused WHERE NOT canceled) RETURNING id),
     gone AS (
         DELETE FROM builds WHERE id IN (SELECT id FROM unused WHERE canceled) RETURNING *),
@@ -400,7 +400,7 @@ pub(crate) const FORGET_LOST: &str = "
         WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
 
 /// All statements.
-pub const ALL: [(&str, &str); 103] = [
+pub const ALL: [(&str, &str); 104] = [
     ("window_soon", WINDOW_SOON),
     ("usuals", USUALS),
     ("add_window", ADD_WINDOW),
@@ -423,6 +423,7 @@ pub const ALL: [(&str, &str); 103] = [
     ("coordinators", COORDINATORS),
     ("seen_coordinators", SEEN_COORDINATORS),
     ("coordinator", COORDINATOR),
+    ("count_sources", COUNT_SOURCES),
     ("schedules", SCHEDULES),
     ("add_schedule", ADD_SCHEDULE),
     ("remove_schedule", REMOVE_SCHEDULE),

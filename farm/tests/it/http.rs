@@ -61,6 +61,7 @@ async fn serve(store: &Store) -> (Client, JoinHandle<()>) {
         coordinator: Coordinator::new(store.clone(), TERMS),
         client_token: Some(secret::hash(TOKEN)).into(),
         attempts: Attempts::default(),
+        name: "camera farm".to_owned(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -166,7 +167,10 @@ async fn tokens_have_scopes() {
     let (_, machines) = client.get("/farm/v1/machines", &reader).await;
     assert_eq!(
         machines,
-        json!([{ "name": "linux", "revision": 2, "content": content, "hosts": {} }])
+        json!([{
+            "name": "linux", "revision": 2, "content": content, "revisions": [], "unlike_hosts": 0,
+            "hosts": {},
+        }])
     );
     let other = json!({ "revision": 2, "content": "b".repeat(64) });
     let (status, refused) = client.post(path, &root, &other).await;
@@ -328,6 +332,7 @@ async fn held_polls_are_answered_when_there_are_orders_and_when_the_coordinator_
         coordinator: Coordinator::new(store.clone(), terms),
         client_token: Some(secret::hash(TOKEN)).into(),
         attempts: Attempts::default(),
+        name: "camera farm".to_owned(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());

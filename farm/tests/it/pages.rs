@@ -76,6 +76,7 @@ async fn browsers_see_the_farm_and_act_within_their_scope() {
     let root = Browser::sign_in(&server, &store, "root", Scope::Admin).await;
     for (path, expected) in [
         ("/", "no host can ever start it"),
+        ("/", "<title>Overview · camera farm</title>"),
         ("/builds?machine=linux", "Older builds"),
         ("/builds/1", "submitted by ann"),
         ("/hosts", "host1"),

@@ -58,6 +58,34 @@ fn faulty_settings_are_refused_with_their_place() {
 }
 
 #[test]
+fn a_directory_of_sources_is_examined_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "file", "");
+    let check = |sources: &Path, mib_max: u64| {
+        let settings = format!(
+            "database = \"postgres://farm@db/farm\"\n[sources]\ndirectory = \"{}\"\nmib_max = {mib_max}\n",
+            sources.display()
+        );
+        let config = write(directory.path(), "farm.toml", &settings);
+        let output = program().arg("--config").arg(&config).arg("check").output();
+        let Output { status, stderr, .. } = output.unwrap();
+        (status.code(), text(&stderr))
+    };
+    let sources = directory.path().join("sources");
+    assert_eq!(check(&sources, 1), (Some(0), String::new()));
+    assert!(!sources.exists());
+    std::fs::create_dir(&sources).unwrap();
+    assert_eq!(check(&sources, 1), (Some(0), String::new()));
+    assert_eq!(std::fs::read_dir(&sources).unwrap().count(), 0);
+    let (status, stderr) = check(&file.join("sources"), 1);
+    assert_eq!(status, Some(3), "{stderr}");
+    assert!(stderr.contains("cannot use the directory"), "{stderr}");
+    let (status, stderr) = check(&sources, 1 << 30);
+    assert_eq!(status, Some(3), "{stderr}");
+    assert!(stderr.contains("is full"), "{stderr}");
+}
+
+#[test]
 #[ignore = "needs PostgreSQL"]
 fn a_reload_reads_the_token_again_unless_it_cannot_be_used() {
     let cluster = Cluster::start();

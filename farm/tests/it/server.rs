@@ -68,6 +68,7 @@ impl Server {
             coordinator,
             client_token: Some(secret::hash(TOKEN)).into(),
             attempts: Attempts::default(),
+            name: "camera farm".to_owned(),
         });
         let served = Arc::clone(&service);
         tokio::spawn(async move { axum::serve(listener, router(served)).await });

@@ -62,6 +62,14 @@ impl Pair {
         pair
     }
 
+    /// Deletes the sources that are not needed any more.
+    async fn clean(&self) {
+        for server in &self.servers {
+            let sources = server.coordinator().sources().unwrap();
+            sources.clean().await.unwrap();
+        }
+    }
+
     fn file(&self, server: usize, digest: &Digest) -> std::path::PathBuf {
         self.directories[server].path().join(digest.as_str())
     }
@@ -220,39 +228,73 @@ async fn a_build_whose_source_is_lost_waits_says_so_and_continues_after_an_uploa
 async fn a_source_is_deleted_when_no_unfinished_build_names_it_and_its_days_are_over() {
     let cluster = block_in_place(Cluster::start);
     let pair = Pair::start(&cluster).await;
-    let [one, two] = &pair.servers;
+    let one = &pair.servers[0];
     let (needed, idle) = (sys::file::digest_of(CONTENT), sys::file::digest_of(b"idle"));
     one.send(Method::PUT, &path(&needed), CONTENT).await;
     one.send(Method::PUT, &path(&idle), "idle").await;
     let submit = one.send(Method::POST, "/farm/v1/builds", build("k", &[&needed]));
     assert_eq!(submit.await.0, StatusCode::CREATED);
-    let clean = async || {
-        for server in [one, two] {
-            server
-                .coordinator()
-                .sources()
-                .unwrap()
-                .clean()
-                .await
-                .unwrap();
-        }
-    };
-    clean().await;
+    pair.clean().await;
     assert!(pair.file(0, &idle).exists(), "its days are not over");
     let age = "WITH aged AS (UPDATE sources SET used = now() - interval '8 days' RETURNING 1)
         SELECT count(*) FROM aged";
     assert_eq!(number(&cluster, age), Some(2));
-    clean().await;
+    pair.clean().await;
     assert!(!pair.file(0, &idle).exists());
     assert!(pair.file(0, &needed).exists() && pair.file(1, &needed).exists());
 
     // The build ends, and the last coordinator finds the files after it was started again.
     one.send(Method::POST, "/farm/v1/builds/1/cancel", "").await;
     wait_for(&cluster, "SELECT count(*) FROM builds", |it| it == 0).await;
-    clean().await;
+    pair.clean().await;
     assert!(!pair.file(0, &needed).exists() && !pair.file(1, &needed).exists());
     let rows = "SELECT count(*) FROM source_copies";
     assert_eq!(number(&cluster, rows), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_schedule_keeps_its_sources_and_every_run_has_them() {
+    let cluster = block_in_place(Cluster::start);
+    let pair = Pair::start(&cluster).await;
+    let [one, two] = &pair.servers;
+    let digest = sys::file::digest_of(CONTENT);
+    let mut schedule: Value = serde_json::from_str(&build("k", &[&digest])).unwrap();
+    schedule["name"] = json!("nightly");
+    schedule["timing"] = json!({ "cron": { "pattern": "0 3 * * *", "zone": "UTC" } });
+    let add = || one.send(Method::POST, "/farm/v1/schedules", schedule.to_string());
+    let (status, answer) = add().await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    assert!(
+        error(&answer).contains(&format!("has s0 ({digest})")),
+        "{answer}"
+    );
+    one.send(Method::PUT, &path(&digest), CONTENT).await;
+    for _ in 0..2 {
+        assert_eq!(add().await.0, StatusCode::CREATED);
+    }
+    assert!(pair.file(1, &digest).exists(), "a second copy was made");
+    let age = "WITH aged AS (UPDATE sources SET used = now() - interval '8 days' RETURNING 1)
+        SELECT count(*) FROM aged";
+    for run in ["a", "b"] {
+        assert_eq!(number(&cluster, age), Some(1));
+        pair.clean().await;
+        let key = json!({ "key": run }).to_string();
+        let ran = two.send(Method::POST, "/farm/v1/schedules/nightly/run", key);
+        let (status, ran) = ran.await;
+        assert_eq!(status, StatusCode::CREATED, "{ran}");
+        let build = format!("/farm/v1/builds/{}", ran["build"]);
+        let (_, shown) = one.get(&build).await;
+        let named = &shown["requirements"]["work"]["sources"][0]["sha256"];
+        assert_eq!(*named, json!(digest.as_str()));
+        one.send(Method::POST, &format!("{build}/cancel"), "").await;
+        wait_for(&cluster, "SELECT count(*) FROM builds", |it| it == 0).await;
+    }
+    let removed = one.send(Method::DELETE, "/farm/v1/schedules/nightly", "");
+    assert_eq!(removed.await.0, StatusCode::NO_CONTENT);
+    assert_eq!(number(&cluster, age), Some(1));
+    pair.clean().await;
+    assert!(!pair.file(0, &digest).exists() && !pair.file(1, &digest).exists());
 }
 
 /// Starts the program of a coordinator with sources.

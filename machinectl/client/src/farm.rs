@@ -51,7 +51,8 @@ impl Client {
 
     /// Adds or replaces a schedule of the farm. In a dry run, the coordinator only checks it.
     pub fn farm_add_schedule(&self, schedule: &NewSchedule) -> Result<Created<ScheduleView>> {
-        self.create("schedules", schedule)
+        // Sources may have to be copied between coordinators first.
+        self.create_slowly("schedules", schedule)
     }
 
     /// Removes a schedule of the farm; its builds stay.

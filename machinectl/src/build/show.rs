@@ -189,7 +189,9 @@ fn trial(build: &Build) -> String {
         None => format!("was canceled on revision {revision}, on trial then"),
         Some(TrialResult::Succeeded) => format!("succeeded on revision {revision}, on trial then"),
         Some(TrialResult::Failed { message, .. } | TrialResult::HostFailed { message }) => {
-            format!("failed on revision {revision}, on trial then, and was repeated: {message}")
+            let repeated = build.repeats_trial().then_some(", and was repeated");
+            let repeated = repeated.unwrap_or_default();
+            format!("failed on revision {revision}, on trial then{repeated}: {message}")
         }
     }
 }

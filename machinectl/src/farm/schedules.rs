@@ -4,12 +4,12 @@ use client::Client;
 use config::schedule::RunResult;
 use config::task::Digest;
 use config::{ProjectName, ScheduleName};
-use farm_core::schedules::NewSchedule;
+use farm_core::schedules::{NewSchedule, Schedule};
 use farm_core::view::{BuildView, ProjectView, ScheduleView};
 use jiff::{Timestamp, Zoned};
 use serde_json::json;
 
-use super::submit::{conclude, follow};
+use super::submit::{conclude, follow, repeated};
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, Follow};
 use crate::output::{Output, Table, fields, or_empty, time};
@@ -72,26 +72,33 @@ fn add_schedule(add: &Add, client: &Client, output: &Output) -> Result<(), Failu
     let arguments = add.build_of_farm()?;
     // A schedule has no key of its own: the farm makes one for each run.
     let build = arguments.of_farm(String::new())?;
-    let mut subject = build.subject;
+    let mut subject = build.subject.clone();
     subject.project = add.project().cloned().or(subject.project);
-    let new = NewSchedule {
+    let mut new = NewSchedule {
         name: add.name().clone(),
         timing: add.when().timing(&Zoned::now()).map_err(usage)?,
         coalesce: arguments.coalesces(),
-        submitter: build.submitter,
+        submitter: build.submitter.clone(),
         priority: build.priority,
-        requirements: build.requirements,
+        requirements: build.requirements.clone(),
         subject,
         replace: add.replaces(),
-        dry_run: add.dry_run().enabled,
+        // A coordinator checks it before any source is uploaded.
+        dry_run: true,
     };
-    let added = client.farm_add_schedule(&new)?;
+    let dry_run = add.dry_run().enabled;
+    let mut added = client.farm_add_schedule(&new)?;
+    if !dry_run {
+        arguments.upload_to_farm(client, &build, output)?;
+        new.dry_run = false;
+        added = repeated(output, || client.farm_add_schedule(&new))?;
+    }
     let shown = summary(
         (&added.value.schedule.name, &added.value.schedule.timing),
         added.value.next,
         Timestamp::now(),
     );
-    if new.dry_run {
+    if dry_run {
         return output.plan(format_args!("add schedule {shown}"));
     }
     let done = if added.is_new { "added" } else { "replaced" };
@@ -212,6 +219,7 @@ fn show(it: &ScheduleView, output: &Output) -> Result<(), Failure> {
         ("last", or_empty(last.map(|run| local(run.at)))),
         ("due", or_empty(due)),
         ("result", or_empty(last.map(result))),
+        ("sources", sources(schedule)),
         ("machine", schedule.requirements.machine.to_string()),
         ("toolchain", schedule.requirements.toolchain.to_string()),
         ("target", or_empty(schedule.subject.target.as_ref())),
@@ -219,6 +227,13 @@ fn show(it: &ScheduleView, output: &Output) -> Result<(), Failure> {
         ("submitter", schedule.submitter.to_string()),
         ("added", local(it.added)),
     ]))
+}
+
+/// Returns the names of the sources that each run has.
+fn sources(schedule: &Schedule) -> String {
+    let sources = schedule.requirements.work.sources.iter();
+    let names: Vec<_> = sources.map(|it| it.name.to_string()).collect();
+    names.join("\n")
 }
 
 fn projects(projects: &[ProjectView], output: &Output) -> Result<(), Failure> {

@@ -76,10 +76,28 @@ fn submit(
     new: &NewBuild,
     output: &Output,
 ) -> Result<BuildId, Failure> {
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        match repeated(output, || client.farm_submit(new)) {
+            Err(error) if left > 0 && is_source_lost(&error, new) => {
+                output.status(format_args!("{error}; uploading again"));
+                arguments.upload_to_farm(client, new, output)?;
+            }
+            submitted => return Ok(submitted?),
+        }
+    }
+}
+
+/// Sends a request with an idempotency key, repeatedly while it may or may not have had its effect.
+pub(super) fn repeated<T>(
+    output: &Output,
+    request: impl Fn() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
     let (mut left, mut last) = (ATTEMPTS, String::new());
     loop {
         left -= 1;
-        match client.farm_submit(new) {
+        match request() {
             Err(error) if left > 0 && may_be_repeated(&error) => {
                 let shown = error.to_string();
                 if shown != last {
@@ -88,11 +106,7 @@ fn submit(
                 }
                 sleep(5 * POLL_INTERVAL);
             }
-            Err(error) if left > 0 && is_source_lost(&error, new) => {
-                output.status(format_args!("{error}; uploading again"));
-                arguments.upload_to_farm(client, new, output)?;
-            }
-            submitted => return Ok(submitted?),
+            answered => return answered,
         }
     }
 }

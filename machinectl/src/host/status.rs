@@ -78,10 +78,16 @@ fn state_of_trial(trial: &TrialStatus) -> String {
         strikes,
         running,
         repeating,
+        farm,
     } = trial;
-    let mut text = format!(
-        "{machine}: revision {revision} is on trial ({terms}): {succeeded} of {needed} builds have succeeded on it"
-    );
+    let mut text = match farm {
+        None => format!(
+            "{machine}: revision {revision} is on trial ({terms}): {succeeded} of {needed} builds have succeeded on it"
+        ),
+        Some(farm) => format!(
+            "{machine}: revision {revision} is on trial (farm {farm} decides): builds that have succeeded on it here: {succeeded}"
+        ),
+    };
     for (number, fact) in [
         (*running, "running there"),
         (
@@ -112,6 +118,31 @@ mod tests {
     use config::pressure::PressureKind;
 
     use super::*;
+
+    #[test]
+    fn a_trial_says_who_decides() {
+        let mut trial = TrialStatus {
+            machine: "linux".parse().unwrap(),
+            revision: config::Revision(2),
+            terms: "3 of 10".parse().unwrap(),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            succeeded: 1,
+            needed: 3,
+            strikes: 0,
+            running: 1,
+            repeating: 0,
+            farm: None,
+        };
+        assert_eq!(
+            state_of_trial(&trial),
+            "linux: revision 2 is on trial (3 of 10): 1 of 3 builds have succeeded on it, 1 running there"
+        );
+        trial.farm = "ci".parse().ok();
+        assert_eq!(
+            state_of_trial(&trial),
+            "linux: revision 2 is on trial (farm ci decides): builds that have succeeded on it here: 1, 1 running there"
+        );
+    }
 
     #[test]
     fn pressure_is_shown_with_its_limits() {

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use config::canary::Decider;
 use config::{MachineName, Revision};
 use store::ingest::import::Import;
 use store::stream::{SendStream, TimeoutReader};
@@ -205,7 +206,7 @@ impl Ingest<'_> {
         } else {
             let publication = Publication {
                 note: Some(&self.note),
-                trial: self.trial.terms(),
+                trial: self.trial.terms().map(Decider::Host),
             };
             self.volume
                 .ingest_with(intent, self.name, source, publication)?

@@ -201,7 +201,7 @@ fn change(
     if dry_run.enabled {
         return output.plan(step.plan(name));
     }
-    let change = volume.execute_step(name, step, &author())?;
+    let change = volume.execute_step(name, &step, &author())?;
     output.status(format_args!("{name}: {}", step.report(change)));
     Ok(())
 }

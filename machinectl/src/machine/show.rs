@@ -245,7 +245,7 @@ fn trials(view: &MachineView) -> Table {
         let reason = trial.end.as_ref().map(|end| end.reason.as_str());
         table.add([
             revision.to_string(),
-            trial.terms.to_string(),
+            trial.decider().to_string(),
             trial.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             verdict,
             printable(reason.unwrap_or_default()).to_string(),

@@ -4,6 +4,7 @@ mod mount;
 
 use std::collections::BTreeMap;
 
+use config::canary::Decider;
 use config::doctor::{Cleaning, Finding, Id, Subject};
 use config::layout::Entry;
 use config::{MachineName, Revision};
@@ -214,12 +215,16 @@ impl Examination<'_> {
                 &format!("`buildhost promote {name}`, or the agent: finishes it"),
             );
         } else if let Some((candidate, trial)) = view.candidate() {
-            let (revision, terms) = (candidate.revision, trial.terms);
+            let (revision, decider) = (candidate.revision, trial.decider());
+            let who = match &decider {
+                Decider::Host(_) => "the agent decides".to_owned(),
+                Decider::Farm(_) => decider.to_string(),
+            };
             self.note(
                 Id::OnTrial,
-                &format!("revision {revision} is on trial ({terms}) since {:.0}", trial.since),
+                &format!("revision {revision} is on trial ({decider}) since {:.0}", trial.since),
                 &format!(
-                    "none: the agent decides; `buildhost promote {name}` and `buildhost rollback {name}` decide at once"
+                    "none: {who}; `buildhost promote {name}` and `buildhost rollback {name}` decide for this host at once"
                 ),
             );
         }

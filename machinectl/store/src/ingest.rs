@@ -14,7 +14,7 @@ mod refusal;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use config::canary::Terms;
+use config::canary::Decider;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
@@ -63,13 +63,13 @@ pub enum Source {
 }
 
 /// The way in which a new revision is published.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Publication<'a> {
     /// The note on it.
     pub note: Option<&'a Note>,
-    /// The terms of its trial; `None` to make it current at once. The first revision of a machine
-    /// has nothing to be compared with, and becomes current.
-    pub trial: Option<Terms>,
+    /// The decider of its trial; `None` to make it current at once. The first revision of a machine
+    /// has nothing to be compared with, and becomes current, unless a farm decides: then it is refused.
+    pub trial: Option<Decider>,
 }
 
 impl Source {
@@ -254,8 +254,11 @@ impl Volume {
         if let Some(note) = publication.note {
             self.write_note(&view.name, revision, note)?;
         }
+        if let Some(Decider::Farm(_)) = publication.trial {
+            view.require_current()?;
+        }
         match publication.trial.filter(|_| view.is_live()) {
-            Some(terms) => self.begin_trial(view, revision, terms)?,
+            Some(decider) => self.begin_trial(view, revision, decider)?,
             None => self.link_revision(&view.name, revision)?,
         }
         self.discard_partials(view)?;

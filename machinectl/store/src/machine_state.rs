@@ -22,8 +22,8 @@ impl MachineView {
     fn state_in_service(&self) -> String {
         match self.candidate() {
             Some((candidate, trial)) => {
-                let (revision, terms) = (candidate.revision, trial.terms);
-                format!("in service; revision {revision} is on trial ({terms})")
+                let (revision, decider) = (candidate.revision, trial.decider());
+                format!("in service; revision {revision} is on trial ({decider})")
             }
             None => "in service".to_owned(),
         }

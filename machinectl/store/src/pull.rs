@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use config::canary::Terms;
+use config::canary::Decider;
 use config::{MachineName, Revision};
 
 use crate::ingest::PartialRevision;
@@ -128,8 +128,8 @@ pub struct Pull {
     pub revision: Revision,
     /// The current revision here.
     pub current: Option<Revision>,
-    /// The terms of the trial of the revision; `None` to make it current at once.
-    pub trial: Option<Terms>,
+    /// The decider of the trial of the revision; `None` to make it current at once.
+    pub trial: Option<Decider>,
     /// The bytes of the disk that stay free. With more than none, a revision that does not fit is refused
     /// before it is fetched.
     pub reserve_bytes: u64,
@@ -279,7 +279,7 @@ impl Volume {
             };
             let publication = Publication {
                 note: Some(&note),
-                trial: pull.trial,
+                trial: pull.trial.clone(),
             };
             let (machine, revision) = (&pull.machine, pull.revision);
             let wanted = Wanted {

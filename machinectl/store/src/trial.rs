@@ -1,12 +1,15 @@
 //! Trials of new revisions. A file beside the revision says that it is on trial, on which terms,
 //! and how the trial has ended. Until then the current link stays as it is.
 
-use config::canary::{Terms, Trial, TrialEnd, TrialVerdict};
+use config::canary::{Decider, FarmTrial, Terms, Trial, TrialEnd, TrialVerdict};
 use config::layout::Entry;
-use config::{MachineName, Revision, ToolchainName};
+use config::{ControllerName, MachineName, Revision, ToolchainName};
 use jiff::Timestamp;
 
-use crate::{ImageView, MachineView, Refusal, RefusalKind, Result, RevisionView, Volume};
+use crate::ingest::IngestRefusal;
+use crate::{
+    ImageView, MachineRefusal, MachineView, Refusal, RefusalKind, Result, RevisionView, Volume,
+};
 use btrfs::error::IoContext;
 
 /// The maximum size of a trial's file, in bytes.
@@ -79,6 +82,15 @@ impl MachineView {
         let candidate = self.candidate().map(|(view, _)| view);
         let candidate = candidate.filter(|it| it.revision == revision);
         candidate.ok_or_else(|| TrialRefusal::NotOnTrial(self.name.clone(), revision).into())
+    }
+
+    /// Returns the last trial of the machine that a farm has asked for, with its revision.
+    pub fn trial_of_farm(&self, farm: &ControllerName) -> Option<(Revision, &FarmTrial)> {
+        let trials = self.trials.iter();
+        let of_farm = trials.filter_map(|(revision, it)| Some((*revision, it.farm.as_ref()?)));
+        of_farm
+            .filter(|(_, it)| it.controller == *farm)
+            .max_by_key(|(_, it)| it.number)
     }
 
     /// Returns the revision on trial.
@@ -165,12 +177,43 @@ impl Volume {
         self.commit()
     }
 
+    /// Puts a revision that is here already on trial for a farm, which decides it from then on.
+    ///
+    /// # Errors
+    /// The revision is not complete or not newer than the current one, or the machine has none or is
+    /// being deleted.
+    pub fn adopt_trial(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+        trial: FarmTrial,
+    ) -> Result<()> {
+        let _lock = self.lock(machine)?;
+        let view = self.view(machine)?;
+        if view.deleting {
+            return Err(MachineRefusal::Deleting(machine.clone()).into());
+        }
+        let current = view.require_current()?.revision;
+        view.require_complete(revision)?;
+        if revision <= current {
+            let machine = machine.clone();
+            return Err(IngestRefusal::NotNewer {
+                machine,
+                revision,
+                current,
+            }
+            .into());
+        }
+        self.begin_trial(&view, revision, Decider::Farm(trial))?;
+        self.commit()
+    }
+
     /// Puts a complete revision on trial. The caller holds the lock, and commits.
     pub(crate) fn begin_trial(
         &self,
         view: &MachineView,
         revision: Revision,
-        terms: Terms,
+        decider: Decider,
     ) -> Result<()> {
         // The content must be on the disk before a guest may use it.
         self.commit()?;
@@ -178,11 +221,16 @@ impl Volume {
         let earlier = view.trials.values().map(|it| it.since).max();
         let after_earlier =
             earlier.and_then(|it| it.checked_add(jiff::Span::new().nanoseconds(1)).ok());
+        let (terms, farm) = match decider {
+            Decider::Host(terms) => (terms, None),
+            Decider::Farm(trial) => (Terms::default(), Some(trial)),
+        };
         let trial = Trial {
             terms,
             since: after_earlier.map_or(Timestamp::now(), |it| it.max(Timestamp::now())),
             revision_uuid: uuid,
             end: None,
+            farm,
         };
         self.write_trial(&view.name, revision, &trial)?;
         let arriving = self.entry(&view.name, &Entry::Arriving(revision));
@@ -262,5 +310,6 @@ fn unreadable() -> Trial {
             reason: "the file with its trial cannot be read".to_owned(),
             at: Timestamp::MIN,
         }),
+        farm: None,
     }
 }

@@ -155,10 +155,31 @@ impl Farm {
 
     /// Publishes a revision with the content of the hosts, or returns the refusal.
     pub(super) fn publish(&self, machine: &str, revision: u64) -> Result<(), String> {
+        self.change(machine, &json!({ "revision": revision }))
+    }
+
+    /// Puts a revision on trial, or returns the refusal.
+    pub(super) fn try_revision(
+        &self,
+        machine: &str,
+        revision: u64,
+        terms: &str,
+    ) -> Result<(), String> {
+        self.change(machine, &json!({ "revision": revision, "canary": terms }))
+    }
+
+    /// Ends a trial: `promote` or `rollback`.
+    pub(super) fn decide(&self, machine: &str, verdict: &str) {
+        let path = format!("machines/{machine}/{verdict}");
+        wait_until("the farm ends a trial", || {
+            self.post(&path, &json!({})).is_some()
+        });
+    }
+
+    fn change(&self, machine: &str, body: &Value) -> Result<(), String> {
         let address = self.coordinators[0].address;
         let url = format!("http://{address}/farm/v1/machines/{machine}");
-        let body = json!({ "revision": revision });
-        let answer = self.client.post(url).bearer_auth(TOKEN).json(&body).send();
+        let answer = self.client.post(url).bearer_auth(TOKEN).json(body).send();
         let answer = answer.unwrap();
         let is_good = answer.status().is_success();
         let text = answer.text().unwrap();

@@ -1,7 +1,7 @@
 //! Trials: a crash leaves a machine without the trial, with it, or with its end.
 
-use ::store::TrialRefusal;
-use config::canary::TrialVerdict;
+use ::store::{MachineChange, TrialRefusal};
+use config::canary::{Decider, FarmTrial, TrialVerdict};
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn begin(fixture: &Fixture) -> Result<()> {
     let source = Source::Subvolume(fixture.original());
     let publication = Publication {
         note: None,
-        trial: Some("1 of 1".parse().unwrap()),
+        trial: Some(Decider::Host("1 of 1".parse().unwrap())),
     };
     let volume = &fixture.volume;
     let begun = volume.ingest_with(Intent::Upgrade, &linux(), source, publication);
@@ -255,7 +255,7 @@ fn the_first_revision_of_a_machine_has_no_trial() {
     let source = Source::Subvolume(fixture.original());
     let publication = Publication {
         note: None,
-        trial: Some("1 of 1".parse().unwrap()),
+        trial: Some(Decider::Host("1 of 1".parse().unwrap())),
     };
     let other: MachineName = "other".parse().unwrap();
     fixture
@@ -284,4 +284,78 @@ fn a_trial_that_cannot_be_read_has_ended() {
         .unwrap();
     assert_eq!(deleted.unmanaged, Vec::<String>::new());
     assert!(!fixture.volume.directory(&linux()).exists());
+}
+
+fn of_farm(number: u64) -> FarmTrial {
+    FarmTrial {
+        controller: "ci".parse().unwrap(),
+        number,
+    }
+}
+
+#[test]
+fn a_farm_adopts_the_trial_of_a_host_with_its_images() {
+    let fixture = on_trial();
+    let adopt = |number| {
+        let volume = &fixture.volume;
+        volume.adopt_trial(&linux(), CANDIDATE, of_farm(number))
+    };
+    adopt(1).unwrap();
+    let view = fixture.volume.view(&linux()).unwrap();
+    let (_, trial) = view.candidate().unwrap();
+    assert_eq!(trial.decider(), Decider::Farm(of_farm(1)));
+    assert_eq!(view.trial_image(&"default".parse().unwrap()), {
+        let made = view.trial_images.first();
+        made.map(|(_, image)| image)
+    });
+    let state = view.state(None);
+    assert!(state.ends_with("on trial (farm ci decides)"), "{state}");
+    // A revision that was rolled back is tried again, in a trial of its own.
+    fixture.volume.reject(&linux(), CANDIDATE, "bad").unwrap();
+    assert_eq!(candidate(&fixture), None);
+    adopt(2).unwrap();
+    assert_eq!(candidate(&fixture), Some(CANDIDATE));
+    let view = fixture.volume.view(&linux()).unwrap();
+    let ci = "ci".parse().unwrap();
+    assert_eq!(view.trial_of_farm(&ci), Some((CANDIDATE, &of_farm(2))));
+    assert_eq!(view.trial_of_farm(&"other".parse().unwrap()), None);
+    fixture.volume.promote(&linux(), CANDIDATE, "good").unwrap();
+    let refused = adopt(3).unwrap_err().to_string();
+    assert!(
+        refused.contains("not newer") || refused.contains("newer"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_change_by_a_person_says_that_the_trial_of_a_farm_goes_on() {
+    let fixture = on_trial();
+    let step = |change| fixture.volume.plan_change(&linux(), change).unwrap();
+    let said = |change| step(change).report(Change::Changed);
+    let elsewhere = "on this host; the trial of farm ci goes on elsewhere";
+    let (promote, reject) = (MachineChange::Promote, MachineChange::Reject);
+    assert!(!said(promote).contains("farm"));
+    let volume = &fixture.volume;
+    volume.adopt_trial(&linux(), CANDIDATE, of_farm(1)).unwrap();
+    for change in [promote, reject, MachineChange::RollBack(None)] {
+        assert!(said(change).ends_with(elsewhere), "{}", said(change));
+        assert!(step(change).plan(&linux()).ends_with(elsewhere));
+    }
+}
+
+#[test]
+fn a_machine_without_a_current_revision_gets_no_trial_of_a_farm() {
+    let fixture = Fixture::new();
+    let name = "other".parse().unwrap();
+    let publication = Publication {
+        note: None,
+        trial: Some(Decider::Farm(of_farm(1))),
+    };
+    let source = Source::Subvolume(fixture.original());
+    let refused = fixture
+        .volume
+        .ingest_with(Intent::Add, &name, source, publication);
+    assert!(refused.is_err());
+    let view = fixture.volume.view(&name);
+    assert!(view.is_ok_and(|it| it.current.is_none()) || fixture.volume.view(&name).is_err());
 }

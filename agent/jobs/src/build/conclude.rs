@@ -77,8 +77,10 @@ pub fn conclude(
 }
 
 /// Records the result of an attempt on a revision on trial. Returns the wait reason of a build that
-/// runs again on the current revision: nobody but the candidate pays for the trial.
+/// runs again on the current revision: nobody but the candidate pays for the trial. A farm repeats its
+/// builds itself.
 fn end_trial_run(build: &mut Build, verdict: &Verdict) -> Option<String> {
+    let is_repeated = build.repeats_trial();
     let run = build.trial.as_mut().filter(|it| it.result.is_none())?;
     let (result, message) = match verdict {
         Verdict::Final(collected) if collected.outcome.is_good() => {
@@ -103,18 +105,22 @@ fn end_trial_run(build: &mut Build, verdict: &Verdict) -> Option<String> {
             };
             (failed, message)
         }
-        Verdict::Interrupted(_) => {
+        Verdict::Interrupted(_) if is_repeated => {
             build.trial = None;
             return None;
         }
         // A copy of a forked guest has no trial.
-        Verdict::Canceled | Verdict::LeaseEnded(_) | Verdict::Lost(_) => return None,
+        Verdict::Interrupted(_) | Verdict::Canceled | Verdict::LeaseEnded(_) | Verdict::Lost(_) => {
+            return None;
+        }
     };
     run.result = Some(result);
     let revision = run.revision;
-    Some(format!(
-        "for its repetition on the current revision, because it failed on revision {revision}, which is on trial: {message}"
-    ))
+    is_repeated.then(|| {
+        format!(
+            "for its repetition on the current revision, because it failed on revision {revision}, which is on trial: {message}"
+        )
+    })
 }
 
 /// Returns the state of a build's guest that another attempt would not have, for people: a copy
@@ -275,13 +281,17 @@ mod tests {
     }
 
     fn on_trial(verdict: Verdict) -> Build {
+        conclude(trial_build(), verdict, &RULES, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn trial_build() -> Build {
         let mut build = build(1);
         build.trial = Some(config::canary::TrialRun {
             revision: config::Revision(2),
             since: Timestamp::UNIX_EPOCH,
             result: None,
         });
-        conclude(build, verdict, &RULES, Timestamp::UNIX_EPOCH).unwrap()
+        build
     }
 
     fn result(outcome: Outcome) -> Verdict {
@@ -315,6 +325,36 @@ mod tests {
             again.enter(State::Starting, now).unwrap();
             let after = conclude(again, Verdict::HostFailed("x".into()), &RULES, now).unwrap();
             assert_eq!(after.state, State::Queued, "the first of its own retries");
+        }
+    }
+
+    #[test]
+    fn a_failure_of_a_farms_build_on_a_revision_on_trial_is_its_result() {
+        for (verdict, outcome) in [
+            (result(Outcome::Error), Outcome::Error),
+            (Verdict::Late("too long".into()), Outcome::Abort),
+            (Verdict::HostFailed("no memory".into()), Outcome::Abnormal),
+            (Verdict::Interrupted("no".into()), Outcome::Abnormal),
+        ] {
+            let mut build = trial_build();
+            build.controller = Some(config::builds::ControllerTask {
+                controller: "farm".parse().unwrap(),
+                priority: "0".parse().unwrap(),
+                session: "1@1".to_owned(),
+                package: "hello".to_owned(),
+                version: String::new(),
+                expires: Timestamp::UNIX_EPOCH,
+                auxiliaries: Vec::new(),
+                script: true,
+                guarded: true,
+                trial: Some(config::Revision(2)),
+            });
+            let after = conclude(build, verdict, &RULES, Timestamp::UNIX_EPOCH).unwrap();
+            assert_eq!(
+                (after.state, after.outcome),
+                (State::Finished, Some(outcome))
+            );
+            assert!(after.trial.is_some(), "its record says where it ran");
         }
     }
 

@@ -135,13 +135,22 @@ impl NewGuest {
 }
 
 /// Takes the snapshot for an attempt. If its trial has ended since the plan, it runs on the current
-/// revision.
+/// revision, unless it was granted for the other one: then its lease is given back as unused.
 async fn take_snapshot(volume: &Volume, build: &mut Build) -> Result<Arc<Snapshot>, JobError> {
     match snapshot::take(volume, build).await {
         Err(error)
             if build.running_trial().is_some() && error.kind() == Some(RefusalKind::NotFound) =>
         {
             build.trial = None;
+            if build
+                .controller
+                .as_ref()
+                .is_some_and(|it| it.trial.is_some())
+            {
+                // No guest has started, so that nothing ran under the lease.
+                build.started = None;
+                return Err(error.into());
+            }
             Ok(snapshot::take(volume, build).await?)
         }
         taken => Ok(taken?),

@@ -133,6 +133,9 @@ impl<'d> Simulation<'d> {
         for state in world.machines.values_mut() {
             state.view.trials.clear();
         }
+        for queued in &mut world.queue {
+            queued.granted_trial = None;
+        }
         // Checkpoints start when no build needs their resources.
         for mode in world.start_modes.values_mut() {
             mode.checkpoint_due = false;

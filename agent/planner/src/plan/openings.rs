@@ -54,11 +54,32 @@ pub struct HostState {
     pub total: Amounts,
     /// The resources that are left once everything in the queue that can start has started.
     pub free: Amounts,
-    /// The machines with a current revision, each with the toolchains of which it has an image that
-    /// is made of that revision.
-    pub machines: BTreeMap<MachineName, (Revision, Vec<ImageKey>)>,
+    /// The machines with a current revision.
+    pub machines: BTreeMap<MachineName, OfferedMachine>,
     /// The reason for which no guest starts.
     pub halt: Option<String>,
+}
+
+/// A machine, as a farm is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedMachine {
+    /// The current revision.
+    pub revision: Revision,
+    /// The images that are made of it.
+    pub images: Vec<ImageKey>,
+    /// The revision on trial.
+    pub candidate: Option<OfferedCandidate>,
+}
+
+/// A revision on trial, as a farm is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedCandidate {
+    /// The revision.
+    pub revision: Revision,
+    /// The toolchains of which it has an image.
+    pub toolchains: BTreeSet<ToolchainName>,
+    /// The toolchains whose bootstrap has failed on it, and not on the current revision, with the reasons.
+    pub failures: BTreeMap<ToolchainName, String>,
 }
 
 impl Observed {
@@ -100,8 +121,8 @@ impl Observed {
         }
     }
 
-    /// Returns the current revision of a machine, and its images that builds may use now.
-    fn offered(&self, state: &Located) -> Option<(Revision, Vec<ImageKey>)> {
+    /// Returns a machine with its images that builds may use now.
+    fn offered(&self, state: &Located) -> Option<OfferedMachine> {
         let current = state.view.current.filter(|_| !state.view.deleting)?;
         let mut revisions = state.view.revisions.iter();
         let uuid = revisions
@@ -117,7 +138,31 @@ impl Observed {
         let keys = images
             .map(|image| key(&state.view, &image.toolchain))
             .filter(|it| !self.auxiliaries.contains(it) && self.image(it).is_some());
-        Some((current, keys.collect()))
+        Some(OfferedMachine {
+            revision: current,
+            images: keys.collect(),
+            candidate: self.offered_candidate(state),
+        })
+    }
+
+    /// Returns the revision on trial of a machine with its images that builds may use now.
+    fn offered_candidate(&self, state: &Located) -> Option<OfferedCandidate> {
+        let (candidate, _) = state.view.candidate()?;
+        let is_halted = self.halted_volumes.contains_key(&state.volume);
+        let keys = self.toolchains.keys().map(|it| key(&state.view, it));
+        let keys: Vec<_> = keys.filter(|it| !self.auxiliaries.contains(it)).collect();
+        let ready = keys
+            .iter()
+            .filter(|it| !is_halted && self.trial_image(it).is_some());
+        let failures = keys.iter().filter_map(|it| {
+            let failure = self.final_trial_failure(it)?;
+            Some((it.toolchain.clone(), failure.message.clone()))
+        });
+        Some(OfferedCandidate {
+            revision: candidate.revision,
+            toolchains: ready.map(|it| it.toolchain.clone()).collect(),
+            failures: failures.collect(),
+        })
     }
 
     /// Returns the auxiliary machines that could start now beside a build on any of these openings,

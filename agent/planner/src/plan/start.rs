@@ -282,6 +282,9 @@ impl Observed {
             let message = format!("machine {machine} was deleted");
             return BuildReadiness::Ended(Action::Abort(queued.id, message));
         };
+        if let Some(fault) = self.trial_fault(queued) {
+            return BuildReadiness::Ended(Action::GiveBack(queued.id, fault));
+        }
         if let Some(readiness) = self.dependencies_of(queued) {
             return readiness;
         }
@@ -298,7 +301,7 @@ impl Observed {
             format!("toolchain {toolchain} is not there")
         } else if let Some(halt) = self.halt(machine) {
             halt.clone()
-        } else if self.image(&queued.key).is_none() {
+        } else if queued.granted_trial.is_none() && self.image(&queued.key).is_none() {
             return BuildReadiness::NeedsImage;
         } else if let Some(fault) = self.auxiliary_fault(queued) {
             fault

@@ -136,6 +136,7 @@ pub(super) fn queued(id: u64, machine: &str) -> QueuedBuild {
         after: Vec::new(),
         message: String::new(),
         may_be_on_trial: true,
+        granted_trial: None,
     }
 }
 

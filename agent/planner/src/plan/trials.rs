@@ -6,7 +6,7 @@ use config::task::{BOOTSTRAP_VERSION, Provenance};
 use config::{BuildId, ImageKey, Revision};
 use store::{ImageView, MachineView};
 
-use super::{Action, BootstrapFailure, BuildStart, Observed, key};
+use super::{Action, BootstrapFailure, BuildStart, Observed, QueuedBuild, key};
 
 impl Observed {
     fn evidence(&self, view: &MachineView) -> Option<Evidence<'_>> {
@@ -40,6 +40,7 @@ impl Observed {
                 strikes: evidence.strikes.len(),
                 running: evidence.running,
                 repeating: evidence.repeating,
+                farm: trial.farm.as_ref().map(|it| it.controller.clone()),
             })
         };
         views.filter_map(status).collect()
@@ -68,9 +69,13 @@ impl Observed {
         ends.collect()
     }
 
-    /// Returns the verdict on the candidate of a machine. It is promoted with all images that it
-    /// replaces, so that no toolchain is tested after the promotion only.
+    /// Returns the verdict on the candidate of a machine; `None` if a farm decides. It is promoted with
+    /// all images that it replaces, so that no toolchain is tested after the promotion only.
     fn verdict(&self, view: &MachineView) -> Option<(TrialVerdict, String)> {
+        let (_, trial) = view.candidate()?;
+        if trial.farm.is_some() {
+            return None;
+        }
         let keys = || self.toolchains.keys().map(|toolchain| key(view, toolchain));
         let failed = keys().find_map(|key| {
             let failure = self.final_trial_failure(&key)?;
@@ -97,7 +102,7 @@ impl Observed {
     }
 
     /// Returns the image of a candidate, if it is up to date.
-    fn trial_image(&self, key: &ImageKey) -> Option<&ImageView> {
+    pub(super) fn trial_image(&self, key: &ImageKey) -> Option<&ImageView> {
         let (_, inputs) = self.trial_inputs(key)?;
         let image = self
             .machines
@@ -124,8 +129,23 @@ impl Observed {
         (is_final && self.needs_trial_image(key)).then_some(failure)
     }
 
-    /// Lets the agreed share of starting builds run on candidates, as far as the verdicts on these
-    /// need more builds.
+    /// Returns the reason for which a build cannot run on the revision on trial that it was granted for.
+    pub(super) fn trial_fault(&self, queued: &QueuedBuild) -> Option<String> {
+        let (revision, ImageKey { machine, toolchain }) = (queued.granted_trial?, &queued.key);
+        let candidate = self.trial_inputs(&queued.key);
+        if candidate.is_none_or(|(candidate, _)| candidate != revision) {
+            return Some(format!(
+                "revision {revision} of {machine} is not on trial here any more"
+            ));
+        }
+        let lacks_image = self.trial_image(&queued.key).is_none();
+        lacks_image.then(|| {
+            format!("revision {revision} of {machine} has no image with toolchain {toolchain} here")
+        })
+    }
+
+    /// Lets starting builds run on candidates: those that were granted for them, and the agreed share of
+    /// others, as far as the verdicts of this host need more builds.
     pub(super) fn route_to_candidates(&self, actions: &mut [Action]) {
         for state in self.machines.values() {
             let view = &state.view;
@@ -134,20 +154,28 @@ impl Observed {
             else {
                 continue;
             };
-            if self.verdict(view).is_some() {
-                continue;
-            }
             let run = TrialRun {
                 revision: candidate.revision,
                 since: trial.since,
                 result: None,
             };
-            let starts = actions.iter_mut().filter_map(|action| match action {
-                Action::StartBuild(start) => Some(start),
-                _ => None,
-            });
-            starts
-                .filter(|start| start.key.machine == view.name)
+            let (granted, others): (Vec<_>, Vec<_>) = actions
+                .iter_mut()
+                .filter_map(|action| match action {
+                    Action::StartBuild(start) if start.key.machine == view.name => Some(start),
+                    _ => None,
+                })
+                .partition(|start| self.is_granted(start.id, candidate.revision));
+            for start in granted {
+                if let Some(image) = self.trial_image(&start.key) {
+                    put_on_trial(start, image, &run);
+                }
+            }
+            if trial.farm.is_some() || self.verdict(view).is_some() {
+                continue;
+            }
+            let others = others.into_iter();
+            others
                 .filter(|start| trial.terms.select(start.id) && self.may_be_on_trial(start.id))
                 .filter_map(|start| Some((self.trial_image(&start.key)?, start)))
                 .take(evidence.vacancies())
@@ -160,6 +188,12 @@ impl Observed {
     fn may_be_on_trial(&self, id: BuildId) -> bool {
         let queued = self.queue.iter().find(|it| it.id == id);
         queued.is_some_and(|it| it.may_be_on_trial)
+    }
+
+    /// Returns true if a queued build was granted for a revision on trial.
+    fn is_granted(&self, id: BuildId, revision: Revision) -> bool {
+        let queued = self.queue.iter().find(|it| it.id == id);
+        queued.is_some_and(|it| it.granted_trial == Some(revision))
     }
 
     /// Returns the images that were made for trials that have ended.

@@ -19,6 +19,7 @@ fn request(session: &str) -> Request {
         auxiliaries: Vec::new(),
         script: false,
         guarded: false,
+        trial: None,
     };
     Request {
         controller: Some(task),

@@ -297,6 +297,7 @@ fn request(member: &Member, taken: &Taken, boost: Option<&Machine>, now: Timesta
             auxiliaries: taken.auxiliaries.clone(),
             script: taken.script.is_some(),
             guarded: false,
+            trial: None,
             expires: now.saturating_add(limit).unwrap_or(Timestamp::MAX),
         }),
     }

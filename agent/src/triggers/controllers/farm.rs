@@ -10,6 +10,7 @@ mod enrol;
 mod lease;
 mod offer;
 mod recovery;
+mod revisions;
 mod sources;
 mod transfers;
 

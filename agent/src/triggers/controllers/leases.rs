@@ -127,6 +127,7 @@ mod tests {
             auxiliaries: Vec::new(),
             script: false,
             guarded: false,
+            trial: None,
         };
         let request = Request {
             controller: Some(task),

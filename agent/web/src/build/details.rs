@@ -130,7 +130,8 @@ fn trial(build: &Build) -> String {
         None => "without a result yet".to_owned(),
         Some(TrialResult::Succeeded) => "succeeded".to_owned(),
         Some(TrialResult::Failed { message, .. } | TrialResult::HostFailed { message }) => {
-            format!("failed, and was repeated: {message}")
+            let repeated = build.repeats_trial().then_some(", and was repeated");
+            format!("failed{}: {message}", repeated.unwrap_or_default())
         }
     };
     format!("on revision {}: {result}", run.revision)

@@ -78,7 +78,9 @@ fn reply(request: &Request, answer: Answer) -> Reply {
         (Request::Release(_, release), Answer::Recorded) => Reply::Released(release.lease),
         (Request::Release(_, release), Answer::Stale) => Reply::Stale(release.lease),
         (Request::Submit(_), Answer::Submitted(build)) => Reply::Submitted(build),
-        (Request::Submit(_), Answer::Missing(digests)) => Reply::NoSource(digests),
+        (Request::Submit(_) | Request::AddSchedule(..), Answer::Missing(digests)) => {
+            Reply::NoSource(digests)
+        }
         (Request::Cancel(build), Answer::Canceled) => Reply::Canceled(*build),
         (Request::Cancel(build), Answer::Finished(outcome)) => Reply::Finished(*build, outcome),
         (Request::Publish(machine, _), Answer::Published(revision)) => {

@@ -213,7 +213,7 @@ fn a_change_of_the_offer_replaces_a_poll_that_is_held() {
 }
 
 #[test]
-fn a_lease_whose_source_does_not_arrive_is_given_back() {
+fn a_lease_whose_source_does_not_arrive_is_given_back_unused() {
     let mut agent = agent();
     let id = poll(&mut agent, 0);
     agent.step(Moment(1), answer(id, &[lease(1)]));
@@ -222,7 +222,7 @@ fn a_lease_whose_source_does_not_arrive_is_given_back() {
     let effects = agent.step(Moment(5), Input::Tick);
     let release = Release {
         lease: lease(1),
-        is_unused: false,
+        is_unused: true,
     };
     assert!(effects.contains(&Effect::Release(release)), "{effects:?}");
     let effects = agent.step(Moment(6), Input::Settled(lease(1)));

@@ -130,7 +130,7 @@ impl BuildRecord {
         self.state = if self.canceled {
             State::Finished(Outcome::Abort, None)
         } else {
-            State::Queued(now + RETRY_MS)
+            State::Queued(now + (RETRY_MS << (self.epoch.0 - 1).min(DOUBLINGS_MAX)))
         };
     }
 

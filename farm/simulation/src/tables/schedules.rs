@@ -56,6 +56,7 @@ impl Tables {
     }
 
     pub(super) fn add_schedule(&mut self, now: u64, schedule: Schedule, replaces: bool) -> Answer {
+        let unknown = self.need(now, &schedule.requirements.work.digests());
         let is_full = self.schedules.len() >= SCHEDULES_MAX as usize;
         let added = match self.schedules.get(&schedule.name) {
             Some(known) if known.schedule == schedule => Added::Unchanged,
@@ -65,6 +66,9 @@ impl Tables {
             None => Added::New,
         };
         if matches!(added, Added::New | Added::Replaced) {
+            if !unknown.is_empty() {
+                return Answer::Missing(unknown);
+            }
             let known = self.schedules.get(&schedule.name);
             let record = ScheduleRecord {
                 added: now,

@@ -6,7 +6,7 @@ use config::task::Digest;
 use farm_core::copies::{CoordinatorName, Copies, SEEN_MS};
 use farm_core::operation::Answer;
 
-use super::{BuildRecord, State, Tables};
+use super::{BuildRecord, ScheduleRecord, State, Tables};
 
 /// A coordinator that keeps sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,7 +72,11 @@ impl Tables {
     pub(super) fn expire(&mut self, now: u64, age_ms: u64) -> Answer {
         let builds = self.builds.values();
         let unfinished = builds.filter(|it| !matches!(it.state, State::Finished(..)));
-        let needed: BTreeSet<_> = unfinished.flat_map(BuildRecord::digests).collect();
+        let schedules = self.schedules.values();
+        let needed: BTreeSet<_> = unfinished
+            .flat_map(BuildRecord::digests)
+            .chain(schedules.flat_map(ScheduleRecord::digests))
+            .collect();
         let is_old = |used: &u64| *used < now.saturating_sub(age_ms);
         let old = self.sources.iter();
         let old = old.filter(|(digest, used)| is_old(used) && !needed.contains(*digest));
@@ -127,5 +131,12 @@ impl BuildRecord {
     /// Returns the hashes of its sources.
     pub fn digests(&self) -> Vec<Digest> {
         self.submission.requirements.work.digests()
+    }
+}
+
+impl ScheduleRecord {
+    /// Returns the hashes of its sources.
+    pub fn digests(&self) -> Vec<Digest> {
+        self.schedule.requirements.work.digests()
     }
 }

@@ -160,13 +160,6 @@ impl World {
         let Ok(submitter) = submitter.parse() else {
             return;
         };
-        let count = self.rng.u64(0..3);
-        let sources = (0..count).filter_map(|number| {
-            let name = format!("source-{number}").parse().ok()?;
-            let sha256 = sources::digest(self.rng.u64(0..sources::SOURCES));
-            Some(Source { name, sha256 })
-        });
-        let sources = sources.collect();
         let submission = Submission {
             key: format!("k{}", self.client.submitted),
             submitter,
@@ -177,15 +170,26 @@ impl World {
                 cpus: self.rng.u64(1..4),
                 memory_mib: 100,
                 resources: BTreeMap::new(),
-                work: Work {
-                    sources,
-                    ..Work::default()
-                },
+                work: self.any_work(),
             },
             subject: Subject::default(),
         };
         self.upload(submission.requirements.work.digests());
         self.client_sends(Request::Submit(submission));
+    }
+
+    /// Returns work with two sources at most.
+    pub(super) fn any_work(&mut self) -> Work {
+        let count = self.rng.u64(0..3);
+        let sources = (0..count).filter_map(|number| {
+            let name = format!("source-{number}").parse().ok()?;
+            let sha256 = sources::digest(self.rng.u64(0..sources::SOURCES));
+            Some(Source { name, sha256 })
+        });
+        Work {
+            sources: sources.collect(),
+            ..Work::default()
+        }
     }
 
     pub(super) fn client_sends(&mut self, request: Request) {

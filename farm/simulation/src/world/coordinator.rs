@@ -148,9 +148,13 @@ impl World {
         };
         match step {
             Step::Ask(operation) => {
-                if let Operation::Submit(submission) = &operation {
-                    let digests = submission.requirements.work.digests();
-                    self.check_copies(coordinator, &digests);
+                let work = match &operation {
+                    Operation::Submit(submission) => Some(&submission.requirements.work),
+                    Operation::AddSchedule(schedule, _) => Some(&schedule.requirements.work),
+                    _ => None,
+                };
+                if let Some(work) = work {
+                    self.check_copies(coordinator, &work.digests());
                 }
                 self.coordinator_asks(call, request, operation);
             }

@@ -77,7 +77,9 @@ impl World {
             4 => Request::RemoveSchedule(name),
             _ => {
                 let replaces = self.rng.bool();
-                Request::AddSchedule(Box::new(self.any_schedule(name)), replaces)
+                let schedule = self.any_schedule(name);
+                self.upload(schedule.requirements.work.digests());
+                Request::AddSchedule(Box::new(schedule), replaces)
             }
         };
         self.client_sends(request);
@@ -85,6 +87,11 @@ impl World {
 
     fn any_schedule(&mut self, name: ScheduleName) -> Schedule {
         let span = SignedDuration::from_millis(self.rng.i64(1_000..6_000));
+        // Most have no sources, so that they are added at once and have many runs.
+        let work = match self.rng.u32(0..4) {
+            0 => self.any_work(),
+            _ => Work::default(),
+        };
         Schedule {
             name,
             timing: Timing::Every(span),
@@ -97,7 +104,7 @@ impl World {
                 cpus: 1,
                 memory_mib: 100,
                 resources: BTreeMap::new(),
-                work: Work::default(),
+                work,
             },
             subject: Subject::default(),
         }

@@ -233,19 +233,19 @@ impl World {
         }
     }
 
-    /// Checks that the store knows the sources of all builds without a result.
+    /// Checks that the store knows the sources of all builds without a result, and of all schedules.
     pub(super) fn check_needed(&mut self) {
         let builds = self.tables.builds.iter();
         let unfinished = builds.filter(|(_, it)| !matches!(it.state, State::Finished(..)));
-        let forgotten =
-            unfinished.flat_map(|(id, it)| it.digests().into_iter().map(move |d| (id, d)));
-        let forgotten = forgotten
-            .filter(|(_, digest)| !self.tables.sources.contains_key(digest))
-            .map(|(id, digest)| format!("{digest} of build {id}"));
-        if let Some(source) = forgotten.into_iter().next() {
-            self.violate(format!(
-                "no source of an unfinished build is forgotten: {source}"
-            ));
+        let of_builds = unfinished.map(|(id, it)| (format!("unfinished build {id}"), it.digests()));
+        let schedules = self.tables.schedules.iter();
+        let of_schedules = schedules.map(|(name, it)| (format!("schedule {name}"), it.digests()));
+        let knows = |digest: &Digest| self.tables.sources.contains_key(digest);
+        let forgotten = of_builds
+            .chain(of_schedules)
+            .find(|(_, digests)| !digests.iter().all(knows));
+        if let Some((whose, _)) = forgotten {
+            self.violate(format!("no source is forgotten: one of {whose}"));
         }
     }
 

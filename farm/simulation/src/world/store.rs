@@ -8,7 +8,7 @@ use farm_core::schedules::Occasion;
 
 use super::{Call, Event, World};
 use crate::Bug;
-use crate::tables::{ScheduleRecord, State, Tables, time};
+use crate::tables::{BuildRecord, ScheduleRecord, State, Tables, time};
 
 impl World {
     pub(super) fn store_operation(&mut self, call: Call, operation: &Operation) {
@@ -180,6 +180,9 @@ fn break_after(
         (Bug::SourceExpiresInUse, Operation::Expire(age_ms), Answer::Expired(digests)) => {
             expire_in_use(before, tables, *age_ms, digests);
         }
+        (Bug::ScheduleSourceExpires, Operation::Expire(age_ms), Answer::Expired(digests)) => {
+            expire_scheduled(before, tables, *age_ms, digests);
+        }
         (Bug::RunLosesBuild, Operation::RunSchedule(..), Answer::Ran(build, _)) => {
             let is_new = !before.builds.contains_key(build);
             if is_new {
@@ -236,4 +239,17 @@ fn expire_in_use(before: &Tables, tables: &mut Tables, age_ms: u64, digests: &mu
             .map(|(it, _)| it.clone()),
     );
     tables.sources.retain(|digest, _| !digests.contains(digest));
+}
+
+/// Forgets old sources, also those that schedules need; those of builds stay.
+fn expire_scheduled(before: &Tables, tables: &mut Tables, age_ms: u64, digests: &mut Vec<Digest>) {
+    expire_in_use(before, tables, age_ms, digests);
+    let builds = before.builds.values();
+    let unfinished = builds.filter(|it| !matches!(it.state, State::Finished(..)));
+    for digest in unfinished.flat_map(BuildRecord::digests) {
+        if let Some(used) = before.sources.get(&digest) {
+            tables.sources.insert(digest.clone(), *used);
+            digests.retain(|it| *it != digest);
+        }
+    }
 }

@@ -21,11 +21,11 @@ pub(super) async fn cancel(
     Path(build): Path<BuildId>,
 ) -> Response {
     if let Err(refusal) = require(&client, Scope::Submit) {
-        return error_page(Some(&client), refusal);
+        return error_page(&service, Some(&client), refusal);
     }
     match service.coordinator.handle(Request::Cancel(build)).await {
         Reply::Canceled(_) => see_other(&format!("/builds/{build}")),
-        other => error_page(Some(&client), Refusal::of(other)),
+        other => error_page(&service, Some(&client), Refusal::of(other)),
     }
 }
 
@@ -39,7 +39,11 @@ pub(super) async fn drain(
         "undrain" => false,
         _ => {
             let message = format!("hosts have no action {action}");
-            return error_page(Some(&client), Refusal(StatusCode::NOT_FOUND, message));
+            return error_page(
+                &service,
+                Some(&client),
+                Refusal(StatusCode::NOT_FOUND, message),
+            );
         }
     };
     let done = async {
@@ -49,7 +53,7 @@ pub(super) async fn drain(
     match done.await {
         // The name exists, so that it is one segment of a path.
         Ok(()) => see_other(&format!("/hosts/{host}")),
-        Err(refusal) => error_page(Some(&client), refusal),
+        Err(refusal) => error_page(&service, Some(&client), refusal),
     }
 }
 
@@ -80,6 +84,6 @@ pub(super) async fn schedule(
     };
     match done.await {
         Ok(()) => see_other("/schedules"),
-        Err(refusal) => error_page(Some(&client), refusal),
+        Err(refusal) => error_page(&service, Some(&client), refusal),
     }
 }

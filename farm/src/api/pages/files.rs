@@ -30,7 +30,7 @@ pub(super) async fn log(
         follow: false,
     };
     let sent = transfers::send(&service, build, log).await;
-    sent.unwrap_or_else(|refusal| error_page(Some(&client), refusal))
+    sent.unwrap_or_else(|refusal| error_page(&service, Some(&client), refusal))
 }
 
 pub(super) async fn artifacts(
@@ -42,6 +42,7 @@ pub(super) async fn artifacts(
     match list(&service, build).await {
         Ok(artifacts) => {
             let mut frame = frame(
+                &service,
                 Some(&client),
                 FarmSection::Builds,
                 format!("Artifacts of {build}"),
@@ -57,7 +58,7 @@ pub(super) async fn artifacts(
                 },
             )
         }
-        Err(refusal) => error_page(Some(&client), refusal),
+        Err(refusal) => error_page(&service, Some(&client), refusal),
     }
 }
 
@@ -68,7 +69,7 @@ pub(super) async fn artifact(
 ) -> Response {
     let artifact = |lease| Wanted::Artifact { lease, name };
     let sent = transfers::send(&service, build, artifact).await;
-    sent.unwrap_or_else(|refusal| error_page(Some(&client), refusal))
+    sent.unwrap_or_else(|refusal| error_page(&service, Some(&client), refusal))
 }
 
 /// Reads the list of a build's artifacts from its host.

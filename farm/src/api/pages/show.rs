@@ -32,7 +32,7 @@ pub(super) async fn overview(
 ) -> Response {
     match gathered(&service, &client).await {
         Ok(overview) => page(&headers, &overview),
-        Err(error) => unavailable(&client, &error),
+        Err(error) => unavailable(&service, &client, &error),
     }
 }
 
@@ -56,7 +56,7 @@ async fn gathered(service: &Service, client: &Client) -> Result<FarmOverview, St
         more,
     } = view::overview(coordinator).await?;
     Ok(FarmOverview {
-        frame: frame(Some(client), FarmSection::Overview, "Overview"),
+        frame: frame(service, Some(client), FarmSection::Overview, "Overview"),
         queue,
         running,
         failing: store.failing().await?,
@@ -76,20 +76,20 @@ pub(super) async fn builds(
     let filter = Filter::parse(&query.unwrap_or_default());
     let query = match filter.farm_query() {
         Ok(query) => query,
-        Err(fault) => return unusable(&client, &fault),
+        Err(fault) => return unusable(&service, &client, &fault),
     };
     match view::builds(&service.coordinator, &query).await {
         Ok(found) => page(
             &headers,
             &FarmBuilds {
-                frame: frame(Some(&client), FarmSection::Builds, "Builds"),
+                frame: frame(&service, Some(&client), FarmSection::Builds, "Builds"),
                 filter,
                 builds: found.builds,
                 next: found.next,
                 now: Timestamp::now(),
             },
         ),
-        Err(error) => unavailable(&client, &error),
+        Err(error) => unavailable(&service, &client, &error),
     }
 }
 
@@ -102,15 +102,15 @@ pub(super) async fn build(
     match view::build(&service.coordinator, id).await {
         Ok(Some(build)) => {
             let title = format!("Build {id}");
-            let mut frame = frame(Some(&client), FarmSection::Builds, title);
+            let mut frame = frame(&service, Some(&client), FarmSection::Builds, title);
             if build.state == BuildState::Finished {
                 frame.refresh_seconds = None;
             }
             let now = Timestamp::now();
             page(&headers, &FarmBuild { frame, build, now })
         }
-        Ok(None) => error_page(Some(&client), views::no_build(id)),
-        Err(error) => unavailable(&client, &error),
+        Ok(None) => error_page(&service, Some(&client), views::no_build(id)),
+        Err(error) => unavailable(&service, &client, &error),
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn hosts(
     let filter = Filter::of_hosts(&query.unwrap_or_default());
     let mut query = match filter.host_query() {
         Ok(query) => query,
-        Err(fault) => return unusable(&client, &fault),
+        Err(fault) => return unusable(&service, &client, &fault),
     };
     // One more host tells if there is another page.
     query.count = query.count.map(|count| count + 1);
@@ -132,11 +132,11 @@ pub(super) async fn hosts(
     let states = coordinator.store().host_states(lease_ms).await;
     match (view::hosts(coordinator, &query).await, states) {
         (Ok(hosts), Ok(states)) => {
-            let frame = frame(Some(&client), FarmSection::Hosts, "Hosts");
+            let frame = frame(&service, Some(&client), FarmSection::Hosts, "Hosts");
             let now = Timestamp::now();
             page(&headers, &FarmHosts::new(frame, filter, hosts, states, now))
         }
-        (Err(error), _) | (_, Err(error)) => unavailable(&client, &error),
+        (Err(error), _) | (_, Err(error)) => unavailable(&service, &client, &error),
     }
 }
 
@@ -148,12 +148,12 @@ pub(super) async fn host(
 ) -> Response {
     let hosts = match view::hosts_named(&service.coordinator, &[&name]).await {
         Ok(hosts) => hosts,
-        Err(error) => return unavailable(&client, &error),
+        Err(error) => return unavailable(&service, &client, &error),
     };
     let Some(host) = hosts.into_iter().next() else {
-        return error_page(Some(&client), views::no_host(&name));
+        return error_page(&service, Some(&client), views::no_host(&name));
     };
-    let frame = frame(Some(&client), FarmSection::Hosts, name);
+    let frame = frame(&service, Some(&client), FarmSection::Hosts, name);
     let now = Timestamp::now();
     page(&headers, &FarmHost { frame, host, now })
 }
@@ -165,10 +165,10 @@ pub(super) async fn machines(
 ) -> Response {
     match view::all_machines(&service.coordinator).await {
         Ok(machines) => {
-            let frame = frame(Some(&client), FarmSection::Machines, "Machines");
+            let frame = frame(&service, Some(&client), FarmSection::Machines, "Machines");
             page(&headers, &FarmMachines { frame, machines })
         }
-        Err(error) => unavailable(&client, &error),
+        Err(error) => unavailable(&service, &client, &error),
     }
 }
 
@@ -180,7 +180,7 @@ pub(super) async fn schedules(
     let store = service.coordinator.store();
     match (store.schedules().await, store.projects().await) {
         (Ok(schedules), Ok(projects)) => {
-            let frame = frame(Some(&client), FarmSection::Schedules, "Schedules");
+            let frame = frame(&service, Some(&client), FarmSection::Schedules, "Schedules");
             let now = Timestamp::now();
             page(
                 &headers,
@@ -192,19 +192,23 @@ pub(super) async fn schedules(
                 },
             )
         }
-        (Err(error), _) | (_, Err(error)) => unavailable(&client, &error),
+        (Err(error), _) | (_, Err(error)) => unavailable(&service, &client, &error),
     }
 }
 
-fn unusable(client: &Client, fault: &str) -> Response {
+fn unusable(service: &Service, client: &Client, fault: &str) -> Response {
     let message = format!("the filters cannot be used: {fault}");
-    error_page(Some(client), Refusal(StatusCode::BAD_REQUEST, message))
+    error_page(
+        service,
+        Some(client),
+        Refusal(StatusCode::BAD_REQUEST, message),
+    )
 }
 
-fn unavailable(client: &Client, error: &StoreError) -> Response {
+fn unavailable(service: &Service, client: &Client, error: &StoreError) -> Response {
     warn!(
         error = error as &dyn std::error::Error,
         "cannot read from the farm's store"
     );
-    error_page(Some(client), Refusal::unavailable())
+    error_page(service, Some(client), Refusal::unavailable())
 }

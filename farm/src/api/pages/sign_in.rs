@@ -35,9 +35,12 @@ pub(super) fn routes() -> Router<Arc<Service>> {
         .route("/logout", post(sign_out))
 }
 
-async fn show(query: Result<Query<SignIn>, QueryRejection>) -> Response {
+async fn show(
+    State(service): State<Arc<Service>>,
+    query: Result<Query<SignIn>, QueryRejection>,
+) -> Response {
     let next = query.map(|Query(it)| it.next).unwrap_or_default();
-    login_page(StatusCode::OK, None, &next)
+    login_page(&service, StatusCode::OK, None, &next)
 }
 
 async fn sign_in(
@@ -46,7 +49,7 @@ async fn sign_in(
     Form(form): Form<SignIn>,
 ) -> Response {
     if !origin::is_from_own_page(&headers) {
-        return error_page(None, foreign_page());
+        return error_page(&service, None, foreign_page());
     }
     let token = secret::hash(form.token.trim());
     let client = match authenticate(&service, token).await {
@@ -54,13 +57,13 @@ async fn sign_in(
         Ok(None) => {
             let refusal =
                 "The token is unknown or revoked. `buildhost-farm token list` lists the tokens.";
-            return login_page(StatusCode::FORBIDDEN, Some(refusal), &form.next);
+            return login_page(&service, StatusCode::FORBIDDEN, Some(refusal), &form.next);
         }
-        Err(refusal) => return error_page(None, refusal),
+        Err(refusal) => return error_page(&service, None, refusal),
     };
     let session = match opened(&service, token).await {
         Ok(session) => session,
-        Err(refusal) => return error_page(None, refusal),
+        Err(refusal) => return error_page(&service, None, refusal),
     };
     info!(by = client.name, "signed in to the pages");
     let mut response = see_other(own_path(&form.next));
@@ -86,12 +89,12 @@ async fn opened(service: &Service, token: [u8; 32]) -> Result<String, Refusal> {
 
 async fn sign_out(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
     if !origin::is_from_own_page(&headers) {
-        return error_page(None, foreign_page());
+        return error_page(&service, None, foreign_page());
     }
     if let Some(session) = cookie::of_request(&headers) {
         let store = service.coordinator.store();
         if store.close_session(secret::hash(session)).await.is_err() {
-            return error_page(None, Refusal::unavailable());
+            return error_page(&service, None, Refusal::unavailable());
         }
     }
     let mut response = see_other("/login");
@@ -101,9 +104,14 @@ async fn sign_out(State(service): State<Arc<Service>>, headers: HeaderMap) -> Re
     response
 }
 
-fn login_page(status: StatusCode, refusal: Option<&str>, next: &str) -> Response {
+fn login_page(
+    service: &Service,
+    status: StatusCode,
+    refusal: Option<&str>,
+    next: &str,
+) -> Response {
     let login = Login {
-        frame: frame(None, FarmSection::None, "Sign in"),
+        frame: frame(service, None, FarmSection::None, "Sign in"),
         refusal: refusal.map(str::to_owned),
         link: None,
         next: own_path(next).to_owned(),

@@ -6,35 +6,42 @@ pub(crate) const SCHEDULES: &str = "
     FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS ms) AS clock
     LEFT JOIN schedules ON NOT paused ORDER BY name";
 
-/// Adds a schedule, and returns what it did. An equal one stays as it is; the pause and the last build of
-/// one that is replaced stay.
+/// Adds a schedule unless one of its sources is not known, and returns what it did. An equal one stays as it
+/// is; the pause and the last build of one that is replaced stay. The sources are noted as needed.
 pub(crate) const ADD_SCHEDULE: &str = "
-    WITH known AS (
+    WITH locked AS (
+        SELECT digest FROM sources WHERE digest = ANY($12::text[]) ORDER BY digest FOR NO KEY UPDATE),
+    needed AS (
+        UPDATE sources SET used = now() FROM locked WHERE sources.digest = locked.digest
+        RETURNING sources.digest),
+    known AS (
         SELECT (timing, coalesces, submitter, priority, machine, requirements)
                 = ($2, $3, $4, $5, $6, $7)
             AND target IS NOT DISTINCT FROM $8 AND project IS NOT DISTINCT FROM $9 AS is_equal
         FROM schedules WHERE name = $1 FOR UPDATE),
     written AS (
         INSERT INTO schedules (name, timing, coalesces, submitter, priority, machine, requirements,
-            target, project, added, since)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, clock.ms, clock.ms
+            target, project, added, since, sources)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, clock.ms, clock.ms, nullif($12::text[], '{}')
         FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS ms) AS clock
         WHERE CASE WHEN EXISTS (SELECT FROM known) THEN $10 AND NOT (SELECT is_equal FROM known)
             ELSE (SELECT count(*) FROM schedules) < $11 END
+            AND (SELECT count(*) FROM needed) = cardinality($12::text[])
         ON CONFLICT (name) DO UPDATE SET timing = excluded.timing, coalesces = excluded.coalesces,
             submitter = excluded.submitter, priority = excluded.priority, machine = excluded.machine,
             requirements = excluded.requirements, target = excluded.target, project = excluded.project,
             added = excluded.added, since = excluded.since, last_at = NULL, last_due = NULL,
-            last_result = NULL
+            last_result = NULL, sources = excluded.sources
         WHERE $10
         RETURNING 1)
     SELECT CASE
         WHEN EXISTS (SELECT FROM written)
             THEN CASE WHEN EXISTS (SELECT FROM known) THEN 'replaced' ELSE 'new' END
         WHEN (SELECT is_equal FROM known) THEN 'unchanged'
-        WHEN EXISTS (SELECT FROM known) THEN 'exists'
-        WHEN (SELECT count(*) FROM schedules) < $11 THEN 'exists'
-        ELSE 'full' END";
+        WHEN NOT $10 AND EXISTS (SELECT FROM known) THEN 'exists'
+        WHEN NOT EXISTS (SELECT FROM known) AND (SELECT count(*) FROM schedules) >= $11 THEN 'full'
+        WHEN (SELECT count(*) FROM needed) < cardinality($12::text[]) THEN 'missing'
+        ELSE 'exists' END";
 
 /// Deletes a schedule.
 pub(crate) const REMOVE_SCHEDULE: &str = "DELETE FROM schedules WHERE name = $1";
@@ -62,8 +69,9 @@ pub(crate) const RUN_SCHEDULE: &str = "
         WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM unfinished)
         ON CONFLICT DO NOTHING RETURNING build),
     submitted AS (
-        INSERT INTO builds (id, submitter, priority, machine, requirements, submitted, target, project)
-        SELECT build, submitter, priority, machine, requirements, now(), target, project
+        INSERT INTO builds
+            (id, submitter, priority, machine, requirements, submitted, target, project, sources)
+        SELECT build, submitter, priority, machine, requirements, now(), target, project, sources
         FROM added, held RETURNING id)
     UPDATE schedules SET since = coalesce($7::bigint, schedules.since),
         last_at = (extract(epoch FROM now()) * 1000)::bigint, last_due = $6,

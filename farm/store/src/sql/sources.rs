@@ -26,11 +26,12 @@ pub(crate) const KEEP: &str = "
 /// Notes that a coordinator does not have a source.
 pub(crate) const LOSE: &str = "DELETE FROM source_copies WHERE digest = $1 AND coordinator = $2";
 
-/// Forgets the sources that no unfinished build names and that were not needed for some milliseconds. A
-/// submission that needs one of them holds its row, and this reads it again then.
+/// Forgets the sources that no unfinished build and no schedule names and that were not needed for some
+/// milliseconds. A submission that needs one of them holds its row, and this reads it again then.
 pub(crate) const EXPIRE: &str = "
     DELETE FROM sources WHERE used < now() - interval '1 ms' * $1::bigint
         AND NOT EXISTS (SELECT FROM builds WHERE sources @> ARRAY[digest])
+        AND NOT EXISTS (SELECT FROM schedules WHERE sources @> ARRAY[digest])
     RETURNING digest";
 
 /// Notes that a coordinator does not have a source any more that is forgotten.
@@ -61,6 +62,18 @@ pub(crate) const COORDINATORS: &str = "SELECT url, beat FROM coordinators WHERE 
 /// Reads the coordinators that keep sources and were seen lately.
 pub(crate) const SEEN_COORDINATORS: &str = "
     SELECT url FROM coordinators WHERE keeps_sources AND seen > now() - interval '15 s'";
+
+/// Counts the sources, and those that unfinished builds or schedules name and no coordinator has that was seen
+/// lately.
+pub(crate) const COUNT_SOURCES: &str = "
+    WITH needed AS (
+        SELECT unnest(sources) AS digest FROM builds WHERE sources IS NOT NULL
+        UNION SELECT unnest(sources) FROM schedules WHERE sources IS NOT NULL)
+    SELECT (SELECT count(*) FROM sources),
+        (SELECT count(*) FROM needed WHERE NOT EXISTS (
+            SELECT FROM source_copies JOIN coordinators ON url = coordinator
+            WHERE source_copies.digest = needed.digest AND keeps_sources
+                AND seen > now() - interval '15 s'))";
 
 /// Reads the coordinator of a key.
 pub(crate) const COORDINATOR: &str = "SELECT url FROM coordinators WHERE key_hash = $1";

@@ -135,6 +135,15 @@ fn any_digests(rng: &mut Rng) -> Vec<Digest> {
     digests.into_iter().collect()
 }
 
+fn any_sources(rng: &mut Rng) -> Vec<Source> {
+    let sources = any_digests(rng).into_iter().enumerate();
+    let sources = sources.map(|(number, sha256)| Source {
+        name: format!("source{number}").parse().unwrap(),
+        sha256,
+    });
+    sources.collect()
+}
+
 fn any_coordinator(rng: &mut Rng) -> CoordinatorName {
     CoordinatorName(format!("http://c{}", rng.u8(0..COORDINATORS)))
 }
@@ -143,12 +152,7 @@ fn any_submission(rng: &mut Rng, tables: &Tables, machine: usize) -> Operation {
     let submitter = ["ann", "bob", "cleo"][rng.usize(0..3)];
     let key = rng.u64(0..tables.builds.len() as u64 + 4);
     let mut submission = submission(key, submitter, machine, rng.i32(-1..2));
-    let sources = any_digests(rng).into_iter().enumerate();
-    let sources = sources.map(|(number, sha256)| Source {
-        name: format!("source{number}").parse().unwrap(),
-        sha256,
-    });
-    submission.requirements.work.sources = sources.collect();
+    submission.requirements.work.sources = any_sources(rng);
     submission.subject.target = ["a", "b", "-"][rng.usize(0..3)].parse().ok();
     Operation::Submit(submission)
 }
@@ -170,9 +174,10 @@ fn any_operation_on_sources(rng: &mut Rng, tables: &Tables) -> Operation {
 /// Returns an operation on one of two schedules, which runs as it is or as it was.
 fn any_schedule_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
     let name: ScheduleName = ["often", "seldom"][rng.usize(0..2)].parse().unwrap();
-    let build = submission(0, "ann", rng.usize(0..MACHINES.len()), 0);
+    let mut build = submission(0, "ann", rng.usize(0..MACHINES.len()), 0);
     match rng.u8(0..10) {
         0 | 1 => {
+            build.requirements.work.sources = any_sources(rng);
             let schedule = Schedule {
                 name,
                 timing: Timing::Every(SignedDuration::from_secs(rng.i64(1..3))),
@@ -349,6 +354,9 @@ fn note(seen: &mut BTreeMap<&'static str, usize>, operation: &Operation, answer:
             vec![("windows", answers.iter().filter(|it| is_soon(it)).count())]
         }
         Answer::Beaten { .. } => vec![("windows", usize::from(is_soon(answer)))],
+        Answer::Missing(_) if matches!(operation, Operation::AddSchedule(..)) => {
+            vec![("schedules without sources", 1)]
+        }
         Answer::Missing(_) => vec![("missing", 1)],
         Answer::Expired(digests) => vec![("expired", digests.len())],
         Answer::Done if matches!(operation, Operation::Discard(..)) => vec![("discarded", 1)],

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use config::MachineName;
+use config::canary::Decider;
 use store::Volume;
 use store::pull::{Fetch, PullEvent};
 use store::send::RemoteHost;
@@ -42,8 +43,9 @@ pub(super) fn run(
         ));
         return Ok(());
     }
-    pull.trial = trial.begins(before);
-    let (trial, next) = (pull.trial, before.filter(|_| pull.trial.is_some()));
+    let trial = trial.begins(before);
+    pull.trial = trial.map(Decider::Host);
+    let next = before.filter(|_| trial.is_some());
     let next = next.unwrap_or(revision);
     if dry_run.enabled {
         let host = pull.host().to_owned();

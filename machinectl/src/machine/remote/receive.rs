@@ -1,6 +1,7 @@
 //! The receiving end of `push`.
 
 use config::MachineName;
+use config::canary::Decider;
 use store::send::session::Announcement;
 use store::stream::{READ_TIMEOUT, SendStream};
 use store::{Note, Publication, Source, Volume};
@@ -33,7 +34,7 @@ pub(super) fn run(
     let source = Source::Stream(stream);
     let publication = Publication {
         note: note.as_ref(),
-        trial: trial.terms(),
+        trial: trial.terms().map(Decider::Host),
     };
     volume.ingest_with(announcement.intent, name, source, publication)?;
     retention.apply(volume, name, output);

@@ -294,6 +294,7 @@ mod tests {
             since: Timestamp::from_second(number).unwrap(),
             revision_uuid: Uuid::nil().to_string(),
             end: is_decided.then_some(end),
+            farm: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use config::canary::{Terms, Trial, TrialBuild, TrialResult};
+use config::canary::{FarmTrial, Terms, Trial, TrialBuild, TrialResult};
 use config::task::{Digest, Outcome};
 use config::{MachineName, ToolchainName};
 use jiff::Timestamp;
@@ -62,6 +62,7 @@ fn on_trial(text: &str) -> Observed {
         since: Timestamp::UNIX_EPOCH,
         revision_uuid: revision(2, true).uuid.to_string(),
         end: None,
+        farm: None,
     };
     view.trials = [(Revision(2), trial)].into();
     let located = Located {
@@ -114,6 +115,7 @@ fn queued(id: u64) -> QueuedBuild {
         resources: config::builds::Resources::default(),
         auxiliaries: Vec::new(),
         may_be_on_trial: true,
+        granted_trial: None,
     }
 }
 
@@ -300,4 +302,90 @@ fn the_images_of_an_ended_trial_are_deleted() {
     view_of(&mut observed).trials.clear();
     let deleted = Action::DeleteTrialImage(VolumeId(0), key_of_linux(), Revision(2));
     assert_eq!(observed.plan(), [deleted]);
+}
+
+/// Observes the same machine, and a farm decides.
+fn ready_for_farm() -> Observed {
+    let mut observed = ready("1 of 1");
+    let trial = view_of(&mut observed).trials.get_mut(&Revision(2));
+    trial.unwrap().farm = Some(FarmTrial {
+        controller: "ci".parse().unwrap(),
+        number: 7,
+    });
+    observed
+}
+
+#[test]
+fn a_farm_decides_its_trial_and_places_builds_on_it() {
+    let mut observed = ready_for_farm();
+    observed.queue = vec![queued(1)];
+    assert_eq!(started(&observed), (vec![1], vec![]), "none of this host");
+    let granted = |id, revision| QueuedBuild {
+        may_be_on_trial: false,
+        granted_trial: Some(Revision(revision)),
+        ..queued(id)
+    };
+    observed.queue.push(granted(2, 2));
+    assert_eq!(started(&observed), (vec![1], vec![2]));
+    observed.trial_builds.insert(machine(), vec![tried(true)]);
+    assert_eq!(end(&observed), None, "no verdict of this host");
+    assert_eq!(observed.trials()[0].farm, "ci".parse().ok());
+    // Nor if its bootstrap fails.
+    view_of(&mut observed).trial_images.clear();
+    let (_, inputs) = observed.trial_inputs(&key_of_linux()).unwrap();
+    let failure = BootstrapFailure {
+        inputs,
+        attempts: 1,
+        message: "no shell".to_owned(),
+    };
+    observed.bootstrap_failures.insert(key_of_linux(), failure);
+    assert_eq!(end(&observed), None);
+    let offered = observed.host_state().machines.remove(&machine()).unwrap();
+    let candidate = offered.candidate.unwrap();
+    assert!(candidate.toolchains.is_empty());
+    assert_eq!(candidate.failures[&toolchain()], "no shell");
+}
+
+#[test]
+fn a_build_that_was_granted_for_a_candidate_runs_nowhere_else() {
+    let granted = |revision| QueuedBuild {
+        may_be_on_trial: false,
+        granted_trial: Some(Revision(revision)),
+        ..queued(1)
+    };
+    let given_back = |observed: &Observed| {
+        let plan = observed.plan();
+        assert!(!plan.iter().any(|it| matches!(it, Action::StartBuild(_))));
+        plan.into_iter().find_map(|action| match action {
+            Action::GiveBack(BuildId(1), reason) => Some(reason),
+            _ => None,
+        })
+    };
+    let mut observed = ready_for_farm();
+    observed.queue = vec![granted(3)];
+    let reason = "revision 3 of linux is not on trial here any more";
+    assert_eq!(given_back(&observed).as_deref(), Some(reason));
+    observed.queue = vec![granted(2)];
+    assert_eq!(started(&observed), (vec![], vec![1]));
+    view_of(&mut observed).trial_images.clear();
+    let reason = "revision 2 of linux has no image with toolchain default here";
+    assert_eq!(given_back(&observed).as_deref(), Some(reason));
+    view_of(&mut observed).trials.clear();
+    assert!(given_back(&observed).unwrap().contains("any more"));
+}
+
+#[test]
+fn a_farm_is_told_of_each_candidate_and_its_images() {
+    let candidate = |observed: &Observed| {
+        let mut machines = observed.host_state().machines;
+        machines.remove(&machine()).unwrap().candidate
+    };
+    for mut observed in [ready("1 of 1"), ready_for_farm()] {
+        let offered = candidate(&observed).unwrap();
+        assert_eq!(offered.revision, Revision(2));
+        assert_eq!(offered.toolchains, [toolchain()].into());
+        assert!(offered.failures.is_empty());
+        view_of(&mut observed).trials.clear();
+        assert_eq!(candidate(&observed), None);
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::builds::{Build, State, Submitter};
 use config::{BuildId, ControllerName};
 use farm_core::messages::Message;
-use farm_core::{Lease, Moment, Requirements};
+use farm_core::{Lease, Moment, Requirements, Revision};
 use guard::Deadline;
 use jiff::Timestamp;
 use records::RecordsError;
@@ -27,13 +27,14 @@ pub(super) async fn submit(
     farm: &Farm,
     held: Lease,
     needs: &Requirements,
+    trial: Option<Revision>,
 ) -> Result<Option<Build>, GivenTaskError> {
     let key = config::ImageKey {
         machine: needs.machine.clone(),
         toolchain: needs.toolchain.clone(),
     };
     let own = agent.queue_snapshot().request(&key, None);
-    let request = offer::request(&farm.rules, held, needs, &own, Timestamp::now());
+    let request = offer::request(&farm.rules, held, (needs, trial), &own, Timestamp::now());
     let given = GivenTask {
         manifest: offer::script(needs),
         terms: String::new(),

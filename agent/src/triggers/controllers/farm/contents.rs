@@ -1,4 +1,5 @@
-//! The contents of the current revisions of this host. Each is read once, and again after a change.
+//! The contents of the revisions that this host offers: the current ones, and those on trial. Each is read
+//! once, and again after a change.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,9 +14,9 @@ use tracing::warn;
 /// The pause before a content that was not known is read again: a person may have recorded it.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// The state of a current revision, on which its content depends.
+/// The state of an offered revision, on which its content depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CurrentRevision {
+pub(super) struct OfferedRevision {
     volume: VolumeId,
     revision: Revision,
     uuid: Uuid,
@@ -23,11 +24,16 @@ pub(super) struct CurrentRevision {
     is_recorded: bool,
 }
 
-impl CurrentRevision {
-    fn of(state: &Located) -> Option<Self> {
-        let revision = state.view.current?;
-        let mut revisions = state.view.revisions.iter();
-        let found = revisions.find(|it| it.revision == revision)?;
+impl OfferedRevision {
+    /// Returns the current revision of a machine, and the one on trial.
+    fn all(state: &Located) -> impl Iterator<Item = Self> {
+        let candidate = state.view.candidate().map(|(it, _)| it.revision);
+        let offered = state.view.current.into_iter().chain(candidate);
+        offered.filter_map(|it| Self::of(state, it))
+    }
+
+    fn of(state: &Located, revision: Revision) -> Option<Self> {
+        let found = state.view.revision(revision)?;
         Some(Self {
             volume: state.volume,
             revision,
@@ -41,21 +47,26 @@ impl CurrentRevision {
 /// A content that is read, or that was.
 #[derive(Debug)]
 struct Reading {
-    of: CurrentRevision,
+    of: OfferedRevision,
     /// The time and the result; `None` while it is read.
     read: Option<(Instant, Option<Digest>)>,
 }
 
-/// The contents of the machines.
+/// The contents of the offered revisions.
 #[derive(Debug, Default)]
-pub(super) struct Contents(BTreeMap<MachineName, Reading>);
+pub(super) struct Contents(BTreeMap<(MachineName, Revision), Reading>);
 
 impl Contents {
-    /// Returns the content of a machine's current revision, if it is known.
-    pub(super) fn of(&self, observed: &Observed, machine: &MachineName) -> Option<Digest> {
-        let current = CurrentRevision::of(observed.machines.get(machine)?)?;
-        let known = self.0.get(machine).filter(|it| it.of == current)?;
-        known.read.as_ref()?.1.clone()
+    /// Returns the content of an offered revision, if it is known.
+    pub(super) fn of(
+        &self,
+        observed: &Observed,
+        machine: &MachineName,
+        revision: Revision,
+    ) -> Option<Digest> {
+        let of = OfferedRevision::of(observed.machines.get(machine)?, revision)?;
+        let known = self.0.get(&(machine.clone(), revision));
+        known.filter(|it| it.of == of)?.read.as_ref()?.1.clone()
     }
 
     /// Returns the revisions whose contents must be read now, and notes that they are.
@@ -63,20 +74,21 @@ impl Contents {
         &mut self,
         observed: &Observed,
         now: Instant,
-    ) -> Vec<(MachineName, CurrentRevision)> {
+    ) -> Vec<(MachineName, OfferedRevision)> {
         let mut begun = Vec::new();
-        for (machine, state) in &observed.machines {
-            let Some(of) = CurrentRevision::of(state) else {
-                continue;
-            };
-            let known = self.0.get(machine).filter(|it| it.of == of);
+        let machines = observed.machines.iter();
+        for (machine, of) in
+            machines.flat_map(|(name, state)| OfferedRevision::all(state).map(move |it| (name, it)))
+        {
+            let key = (machine.clone(), of.revision);
+            let known = self.0.get(&key).filter(|it| it.of == of);
             let is_known = known.is_some_and(|it| match &it.read {
                 None | Some((_, Some(_))) => true,
                 Some((read, None)) => now.saturating_duration_since(*read) < AGAIN,
             });
             if !is_known {
                 begun.push((machine.clone(), of.clone()));
-                self.0.insert(machine.clone(), Reading { of, read: None });
+                self.0.insert(key, Reading { of, read: None });
             }
         }
         begun
@@ -86,11 +98,15 @@ impl Contents {
     pub(super) fn note(
         &mut self,
         machine: &MachineName,
-        of: &CurrentRevision,
+        of: &OfferedRevision,
         content: Option<Digest>,
         now: Instant,
     ) -> bool {
-        let Some(reading) = self.0.get_mut(machine).filter(|it| it.of == *of) else {
+        let Some(reading) = self
+            .0
+            .get_mut(&(machine.clone(), of.revision))
+            .filter(|it| it.of == *of)
+        else {
             return false;
         };
         let is_known = content.is_some();
@@ -103,7 +119,7 @@ impl Contents {
 pub(super) fn read(
     agent: &AgentState,
     machine: &MachineName,
-    of: &CurrentRevision,
+    of: &OfferedRevision,
 ) -> Option<Digest> {
     let read = agent
         .volumes

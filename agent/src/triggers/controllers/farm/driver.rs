@@ -9,6 +9,7 @@ use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Settled};
 use farm_core::host::{Effect, HostAgent, Input};
 use farm_core::messages::{PollAnswer, Report};
+use farm_core::trials::TrialOrder;
 use farm_core::{Lease, Moment, Offer, Terms};
 use planner::Observed;
 use state::{AgentState, LeaseEnd};
@@ -17,9 +18,9 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::super::draw;
-use super::contents::{Contents, CurrentRevision};
+use super::contents::{Contents, OfferedRevision};
 use super::transfers::Begun;
-use super::{Failure, Farm, builds, recovery, transfers};
+use super::{Failure, Farm, builds, offer, recovery, revisions, transfers};
 use looks::LastLook;
 
 mod looks;
@@ -37,8 +38,10 @@ enum Event {
     Submitted(Lease, Option<BuildId>),
     /// The farm has answered a result or a lease that was given back.
     Answered(Lease, Settled),
-    /// The content of a current revision was read.
-    Content(MachineName, CurrentRevision, Option<Digest>),
+    /// The content of an offered revision was read.
+    Content(MachineName, OfferedRevision, Option<Digest>),
+    /// This host has other content under the number of a revision that the farm has on trial.
+    NotTried(MachineName, TrialOrder),
     /// The farm does not know the key of this host any more.
     KeyRefused(FarmError),
 }
@@ -69,8 +72,10 @@ pub(super) struct Driver {
     offered: Offer,
     /// The observation that was compared with it.
     observed: Arc<Observed>,
-    /// The contents of the current revisions.
+    /// The contents of the offered revisions.
     contents: Contents,
+    /// The trials that cannot begin here, because this host has other content under the number.
+    not_tried: BTreeMap<MachineName, TrialOrder>,
     /// The answers with which leases are settled.
     answers: BTreeMap<Lease, String>,
     begun: Begun,
@@ -88,14 +93,11 @@ impl Driver {
         terms: Terms,
     ) -> Result<(Self, Vec<Effect>), Failure> {
         let (mut recovered, found) = recovery::recover(agent, farm).await?;
-        recovered.revisions = agent
-            .queue_snapshot()
-            .observed
-            .host_state()
-            .machines
-            .into_iter()
-            .map(|(name, (revision, _))| (name, farm_core::Revision(revision.0.into())))
-            .collect();
+        let observed = agent.queue_snapshot().observed;
+        let machines = observed.host_state().machines.into_iter();
+        let revisions = machines.map(|(name, it)| (name, offer::number(it.revision)));
+        recovered.revisions = revisions.collect();
+        recovered.trials = revisions::trials_of(&observed, &farm.rules.name);
         let now = now();
         let own = |build| Own {
             build,
@@ -121,6 +123,7 @@ impl Driver {
             offered: Offer::default(),
             observed: Arc::default(),
             contents: Contents::default(),
+            not_tried: BTreeMap::new(),
             answers: BTreeMap::new(),
             begun: Begun::default(),
             looked: LastLook::default(),
@@ -205,6 +208,10 @@ impl Driver {
                 let changed = is_new.then_some(Input::OfferChanged);
                 changed.into_iter().collect()
             }
+            Event::NotTried(machine, order) => {
+                self.not_tried.insert(machine, order);
+                Vec::new()
+            }
             Event::KeyRefused(_) => Vec::new(),
         }
     }
@@ -212,7 +219,7 @@ impl Driver {
     async fn execute(&mut self, effect: Effect) {
         match effect {
             Effect::Poll { id, held, hold_ms } => self.poll(id, held, hold_ms),
-            Effect::Record(lease, needs, _) => self.record(lease, needs),
+            Effect::Record(lease, needs, trial) => self.record(lease, needs, trial),
             Effect::Start(lease, until) | Effect::Guard(lease, until) => {
                 if let Some(own) = self.own.get(&lease) {
                     builds::permit(&self.agent, own.build, until).await;
@@ -227,7 +234,8 @@ impl Driver {
             Effect::Release(release) => self.release(release),
             Effect::Forget(lease) => self.forget(lease).await,
             Effect::Fetch(machine, wanted) => self.fetch(machine, wanted),
-            Effect::Try(..) | Effect::EndTrial(..) => {}
+            Effect::Try(machine, order) => self.try_revision(machine, order),
+            Effect::EndTrial(machine, order) => self.end_trial(machine, order),
         }
     }
 
@@ -238,9 +246,9 @@ impl Driver {
             tokio::spawn(transfers::send(agent, farm, Arc::clone(&self.key), order));
         }
         let rules = &self.farm.rules;
-        answer
-            .published
-            .retain(|machine, _| rules.preference(machine).is_some());
+        let is_taken = |machine: &MachineName| rules.preference(machine).is_some();
+        answer.published.retain(|machine, _| is_taken(machine));
+        answer.trials.retain(|machine, _| is_taken(machine));
         self.compare(&answer);
         answer
     }

@@ -7,7 +7,10 @@ use config::settings::ControllerRules;
 use config::task::{Digest, GivenScript};
 use config::{ImageKey, MachineName, ResourceCount, ResourceCounts};
 use farm_core::messages::PollAnswer;
-use farm_core::{Capacity, Lease, Offer, OfferedMachine, Requirements, Revision, placement};
+use farm_core::trials::TrialOrder;
+use farm_core::{
+    Capacity, Lease, Offer, OfferedMachine, OfferedTrial, Requirements, Revision, placement,
+};
 use jiff::Timestamp;
 use planner::{Amounts, HostState, ResourceRequest};
 
@@ -15,23 +18,30 @@ use super::lease;
 
 /// Returns the offer of a host. `is_frozen` tells whether builds on an image start from a checkpoint,
 /// `is_cached` whether the caches of an image have content, and `content` the digest of the content of a
-/// machine's current revision.
+/// revision.
 pub(super) fn offer(
     host: HostState,
     rules: &ControllerRules,
     is_frozen: impl Fn(&ImageKey) -> bool,
     is_cached: impl Fn(&ImageKey) -> bool,
-    content: impl Fn(&MachineName) -> Option<Digest>,
+    content: impl Fn(&MachineName, config::Revision) -> Option<Digest>,
 ) -> Offer {
     let machines = host.machines.into_iter();
     let machines = machines.filter(|(name, _)| rules.preference(name).is_some());
-    let machines = machines.map(|(name, (revision, images))| {
+    let machines = machines.map(|(name, machine)| {
+        let trial = machine.candidate.map(|it| OfferedTrial {
+            revision: number(it.revision),
+            content: content(&name, it.revision),
+            toolchains: it.toolchains,
+            failures: it.failures,
+        });
+        let images = machine.images;
         let offered = OfferedMachine {
-            revision: Revision(revision.0.into()),
-            content: content(&name),
+            revision: number(machine.revision),
+            content: content(&name, machine.revision),
             frozen: images.iter().any(&is_frozen),
             cached: images.iter().any(&is_cached),
-            trial: None,
+            trial,
             toolchains: images.into_iter().map(|it| it.toolchain).collect(),
         };
         (name, offered)
@@ -43,6 +53,16 @@ pub(super) fn offer(
         halt: host.halt,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// Returns the number of a revision in a farm.
+pub(super) fn number(revision: config::Revision) -> Revision {
+    Revision(revision.0.into())
+}
+
+/// Returns the revision of a number in a farm. No host has one that is too large.
+pub(super) fn revision(number: Revision) -> config::Revision {
+    config::Revision(u32::try_from(number.0).unwrap_or(u32::MAX))
 }
 
 fn capacity(amounts: Amounts) -> Capacity {
@@ -63,6 +83,14 @@ pub(super) fn unlike(offer: &Offer, answer: &PollAnswer) -> Vec<String> {
         placement::unlike(machine, offered, published).filter(|_| !is_behind)
     });
     unlike.map(|it| it.to_string()).collect()
+}
+
+/// Returns the sentence about a trial that cannot begin on this host.
+pub(super) fn not_tried(machine: &MachineName, order: &TrialOrder) -> String {
+    let revision = order.candidate.revision.0;
+    format!(
+        "has revision {revision} of {machine} with other content than the one on trial in the farm"
+    )
 }
 
 /// Returns true if two offers differ in what matters for the placement of builds. Free memory alone
@@ -96,7 +124,7 @@ pub(super) fn script(needs: &Requirements) -> Vec<u8> {
 pub(super) fn request(
     rules: &ControllerRules,
     held: Lease,
-    needs: &Requirements,
+    (needs, trial): (&Requirements, Option<Revision>),
     own: &ResourceRequest,
     now: Timestamp,
 ) -> Request {
@@ -127,6 +155,7 @@ pub(super) fn request(
             auxiliaries: Vec::new(),
             script: has_script(needs),
             guarded: true,
+            trial: trial.map(revision),
         }),
     }
 }
@@ -209,6 +238,23 @@ mod tests {
         assert!(!differs(&offer(1, 100, None), &offer(1, 90, None)));
         assert!(differs(&offer(1, 100, None), &offer(2, 100, None)));
         assert!(differs(&offer(1, 100, None), &offer(1, 100, Some("full"))));
+        let on_trial = |toolchains: &[&str]| {
+            let trial = OfferedTrial {
+                toolchains: toolchains.iter().map(|it| it.parse().unwrap()).collect(),
+                ..OfferedTrial::default()
+            };
+            let machine = OfferedMachine {
+                trial: Some(trial),
+                ..OfferedMachine::default()
+            };
+            let machines = [("linux".parse().unwrap(), machine)].into();
+            Offer {
+                machines,
+                ..offer(1, 100, None)
+            }
+        };
+        assert!(!differs(&on_trial(&["gcc"]), &on_trial(&["gcc"])));
+        assert!(differs(&on_trial(&[]), &on_trial(&["gcc"])));
     }
 
     #[test]
@@ -238,9 +284,11 @@ mod tests {
             .controllers
             .remove(0);
         let own = ResourceRequest::default();
-        let request = request(&rules, held, &needs(1, 1), &own, Timestamp::UNIX_EPOCH);
+        let (needs, trial) = (needs(1, 1), Some(Revision(4)));
+        let request = request(&rules, held, (&needs, trial), &own, Timestamp::UNIX_EPOCH);
         let task = request.controller.unwrap();
         assert!(task.guarded && task.script);
+        assert_eq!(task.trial, Some(config::Revision(4)));
         assert_eq!(lease::of_session(&task.session), Some(held));
         assert_eq!(request.target, "hello".parse().ok());
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::builds::{Build, SOCKET};
+use config::canary::{Decider, FarmTrial};
 use config::uri::percent_encode;
 use config::{BuildId, MachineName};
 use controllers::farm::{FarmError, FarmKey, Supply, SupplyBody, Upgraded};
@@ -30,9 +31,9 @@ use tokio::io::copy_bidirectional;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::{Farm, lease};
+use super::{Farm, lease, offer};
 
 /// The time for which a transfer is known that has begun. Coordinators repeat it for a shorter one.
 const KNOWN_FOR: Duration = Duration::from_mins(5);
@@ -43,7 +44,7 @@ const SOURCE: &str = "a host of the farm";
 
 /// A failure of a transfer.
 #[derive(Debug, thiserror::Error)]
-enum TransferError {
+pub(super) enum TransferError {
     /// The farm.
     #[error(transparent)]
     Farm(#[from] FarmError),
@@ -62,6 +63,12 @@ enum TransferError {
     /// The host that sends has other content than the farm has published.
     #[error("the host that sends revision {1} of {0} has other content than the published one")]
     OtherContent(MachineName, config::Revision),
+    /// This host has other content under the number of a revision on trial.
+    #[error("revision {1} of {0} has other content here than the one on trial in the farm")]
+    OtherContentHere(MachineName, config::Revision),
+    /// The trial of a revision that the farm has published could not be ended.
+    #[error("cannot promote revision {1} of {0}, which is on trial")]
+    NotPromoted(MachineName, config::Revision),
     /// The connection.
     #[error("cannot connect a transfer")]
     Connection(#[from] io::Error),
@@ -210,50 +217,17 @@ async fn send_image(
     provided
 }
 
-/// Fetches a revision and makes it current, unless this host has it or a newer one.
-///
-/// Returns true if this host has it then.
-pub(super) async fn fetch(
-    agent: &Arc<AgentState>,
-    farm: &Farm,
-    key: &FarmKey,
-    machine: &MachineName,
-    wanted: &Published,
-) -> bool {
-    let number = wanted.revision.0;
-    match try_fetch(agent, farm, key, machine, wanted).await {
-        Ok(is_new) => {
-            if is_new {
-                info!(%machine, revision = number, "fetched a revision of the farm");
-                agent.wake.notify_one();
-            }
-            true
-        }
-        Err(failure) => {
-            let error = &failure as &dyn Error;
-            warn!(%machine, revision = number, error, "cannot fetch a revision of the farm; trying again");
-            false
-        }
-    }
-}
-
-async fn try_fetch(
+/// Transfers a revision from another host, and makes it current or puts it on trial for the farm. Returns
+/// false if this host has it, or a newer one.
+pub(super) async fn transfer(
     agent: &Arc<AgentState>,
     farm: &Farm,
     key: &FarmKey,
     machine: &MachineName,
     published: &Published,
+    trial: Option<FarmTrial>,
 ) -> Result<bool, TransferError> {
-    let number = u32::try_from(published.revision.0).unwrap_or(u32::MAX);
-    let wanted = config::Revision(number);
-    let (own, name) = (Arc::clone(agent), machine.clone());
-    let current = blocking(move || {
-        let view = volume_of(&own, &name)?.view(&name);
-        Ok::<_, TransferError>(view.ok().and_then(|it| it.current))
-    });
-    if current.await?.is_some_and(|it| it >= wanted) {
-        return Ok(false);
-    }
+    let wanted = offer::revision(published.revision);
     let connection = farm.client.fetch(key, machine, published.revision).await?;
     let (end, bridge) = bridge(connection)?;
     let (own, name) = (Arc::clone(agent), machine.clone());
@@ -271,6 +245,7 @@ async fn try_fetch(
         if pull.is_up_to_date() {
             return Ok(false);
         }
+        pull.trial = trial.map(Decider::Farm);
         pull.reserve_bytes = own.settings().paths.reserve_bytes.max(1);
         volume.pull(pull, false, &mut |_| {})?;
         if !volume.has_content_manifest(&name, wanted) {
@@ -285,7 +260,7 @@ async fn try_fetch(
 }
 
 /// Returns the volume that has a machine, or the first one for a new machine. Blocks.
-fn volume_of<'a>(
+pub(super) fn volume_of<'a>(
     agent: &'a AgentState,
     machine: &MachineName,
 ) -> Result<&'a Volume, TransferError> {

@@ -111,7 +111,7 @@ impl Driver {
             cache.is_some_and(|it| it.has_entries())
         };
         let host = observed.host_state();
-        let content = |machine: &MachineName| self.contents.of(observed, machine);
+        let content = |machine: &MachineName, it| self.contents.of(observed, machine, it);
         let mut offered = offer::offer(host, &self.farm.rules, is_frozen, is_cached, content);
         // Those that the scheduler has not seen yet.
         let unseen = self.own.values().filter(|own| {

@@ -7,11 +7,13 @@ use config::MachineName;
 use farm_core::Published;
 use farm_core::host::Input;
 use farm_core::messages::PollAnswer;
+use farm_core::trials::TrialOrder;
 use sys::blocking::blocking;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::super::{contents, offer, transfers};
+use super::super::revisions::{self, Begun};
+use super::super::{contents, offer};
 use super::{Driver, Event};
 
 /// The pause before a revision that has not arrived is fetched again.
@@ -39,9 +41,14 @@ impl Driver {
     }
 
     /// Notes the machines whose content is not the published one.
-    pub(super) fn compare(&self, answer: &PollAnswer) {
+    pub(super) fn compare(&mut self, answer: &PollAnswer) {
+        self.not_tried
+            .retain(|machine, order| answer.trials.get(machine) == Some(order));
+        let not_tried = self.not_tried.iter();
+        let not_tried = not_tried.map(|(machine, order)| offer::not_tried(machine, order));
         let name = &self.farm.rules.name;
-        let unlike = offer::unlike(&self.offered, answer);
+        let mut unlike = offer::unlike(&self.offered, answer);
+        unlike.extend(not_tried);
         for sentence in self.agent.contacts.unlike(name, unlike) {
             warn!(controller = %name, "this host gets no builds of a machine from a farm: it {sentence}");
         }
@@ -52,7 +59,7 @@ impl Driver {
         let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
         let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
         tokio::spawn(async move {
-            let input = if transfers::fetch(&agent, &farm, &key, &machine, &wanted).await {
+            let input = if revisions::fetch(&agent, &farm, &key, &machine, &wanted).await {
                 Input::Fetched(machine, wanted.revision)
             } else {
                 sleep(FETCH_PAUSE).await;
@@ -60,5 +67,32 @@ impl Driver {
             };
             let _ = sender.send(Event::Input(input));
         });
+    }
+
+    /// Puts a revision on trial for the farm. After a failure the state machine begins again with a later
+    /// answer.
+    pub(super) fn try_revision(&self, machine: MachineName, order: TrialOrder) {
+        let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
+        let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
+        tokio::spawn(async move {
+            let input = match revisions::begin(&agent, &farm, &key, &machine, &order).await {
+                Begun::OnTrial => Input::Tried(machine, order.number),
+                Begun::Newer(current) => Input::Fetched(machine, current),
+                failed => {
+                    if failed == Begun::OtherContent {
+                        let _ = sender.send(Event::NotTried(machine.clone(), order));
+                    }
+                    sleep(FETCH_PAUSE).await;
+                    Input::NotFetched(machine)
+                }
+            };
+            let _ = sender.send(Event::Input(input));
+        });
+    }
+
+    /// Ends a trial that the farm has rolled back.
+    pub(super) fn end_trial(&self, machine: MachineName, order: TrialOrder) {
+        let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
+        tokio::spawn(async move { revisions::end(&agent, &farm, &machine, &order).await });
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use controllers::farm::{FarmError, Settled};
 use farm_core::host::Input;
 use farm_core::messages::{Poll, PollId, Release, Report};
-use farm_core::{Lease, Requirements};
+use farm_core::{Lease, Requirements, Revision};
 use telemetry::metrics::RequestResult;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
@@ -62,7 +62,7 @@ impl Driver {
     }
 
     /// Fetches the sources of a build, and writes its lease with it, repeatedly until that succeeds.
-    pub(super) fn record(&self, lease: Lease, needs: Requirements) {
+    pub(super) fn record(&self, lease: Lease, needs: Requirements, trial: Option<Revision>) {
         let (agent, farm) = (Arc::clone(&self.agent), Arc::clone(&self.farm));
         let (key, sender) = (Arc::clone(&self.key), self.sender.clone());
         tokio::spawn(async move {
@@ -71,7 +71,7 @@ impl Driver {
                 return;
             }
             while !agent.stopping.is_cancelled() {
-                match builds::submit(&agent, &farm, lease, &needs).await {
+                match builds::submit(&agent, &farm, lease, &needs, trial).await {
                     Ok(build) => {
                         let build = build.map(|it| it.id);
                         let _ = sender.send(Event::Submitted(lease, build));
