@@ -8,7 +8,7 @@ use super::controllers::is_url;
 use super::reader::{Fault, Reader};
 use crate::doctor::PROBLEMS;
 use crate::names::NotifyName;
-use crate::notify::{FarmProblem, ProblemId, ToldBuild};
+use crate::told::{FarmProblem, ProblemId, ToldBuild};
 
 /// The ends of builds that a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
