@@ -31,6 +31,7 @@ mod schedules;
 mod sources;
 mod toaster;
 mod transfers;
+mod trials;
 mod views;
 mod windows;
 
@@ -133,7 +134,12 @@ fn routes_of_clients() -> Router<Arc<Service>> {
         .route("/farm/v1/schedules/{name}/resume", post(schedules::resume))
         .route("/farm/v1/projects", get(schedules::projects))
         .route("/farm/v1/machines", get(views::machines))
-        .route("/farm/v1/machines/{machine}", post(clients::publish))
+        .route("/farm/v1/machines/{machine}", post(trials::publish))
+        .route("/farm/v1/machines/{machine}/promote", post(trials::promote))
+        .route(
+            "/farm/v1/machines/{machine}/rollback",
+            post(trials::roll_back),
+        )
         .route("/farm/v1/hosts", get(views::hosts))
         .route("/farm/v1/hosts/{host}", get(views::host))
         .route("/farm/v1/hosts/{host}/drain", post(clients::drain))
@@ -205,6 +211,12 @@ impl Refusal {
                     "revision {} of {machine} is published with other content ({}); publish the new content under a higher number",
                     published.revision.0,
                     published.content.as_ref().map_or("", Digest::as_str),
+                ),
+            ),
+            Reply::TrialOver(machine) => Self(
+                StatusCode::CONFLICT,
+                format!(
+                    "the trial of {machine} has ended meanwhile, or a newer revision is published"
                 ),
             ),
             Reply::NotCopied(digest, reason) => Self(

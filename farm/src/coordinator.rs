@@ -313,6 +313,8 @@ impl Coordinator {
                 Operation::Cancel(_)
                 | Operation::Drain(..)
                 | Operation::Publish(..)
+                | Operation::BeginTrial(..)
+                | Operation::EndTrial { .. }
                 | Operation::AddWindow(..)
                 | Operation::RemoveWindow(..),
                 Ok(_),
@@ -345,5 +347,6 @@ fn nothing() -> Answer {
     Answer::Candidates {
         builds: Vec::new(),
         used_ms: BTreeMap::new(),
+        vacancies: BTreeMap::new(),
     }
 }

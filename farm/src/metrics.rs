@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
+use config::canary::TrialVerdict;
 use config::schedule::RunResult;
 use farm_core::operation::{Answer, Operation, Unknown};
 use farm_core::site::HostState;
@@ -33,6 +34,8 @@ pub struct Counters {
     refused: Counter<u64, AtomicU64>,
     /// Runs of schedules, by their result.
     runs: Family<Vec<(&'static str, &'static str)>, Counter<u64, AtomicU64>>,
+    /// Trials of revisions that this coordinator has ended, by verdict.
+    trials: Family<Vec<(&'static str, &'static str)>, Counter<u64, AtomicU64>>,
     /// Builds whose files are in the object store.
     archived: Counter<u64, AtomicU64>,
     /// Builds whose files no host had any more.
@@ -51,6 +54,12 @@ impl Default for Counters {
             "schedule_runs",
             "Runs of schedules, by result",
             Family::clone(&runs),
+        );
+        let trials = Family::default();
+        registry.register(
+            "trials",
+            "Trials of revisions that have ended, by verdict",
+            Family::clone(&trials),
         );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
@@ -82,6 +91,7 @@ impl Default for Counters {
                 "Statements that failed, and of which the effect is unknown",
             ),
             runs,
+            trials,
             registry,
         }
     }
@@ -97,6 +107,7 @@ impl Counters {
             (_, Ok(Answer::Ran(_, result))) => self.ran(*result),
             (Operation::Finish(..), Ok(Answer::Recorded)) => self.results.inc(),
             (Operation::Finish(..), Ok(Answer::Stale)) => self.refused.inc(),
+            (Operation::EndTrial { verdict, .. }, Ok(Answer::Done)) => self.ended(*verdict),
             (Operation::Archive(_, Some(_)), Ok(Answer::Done)) => self.archived.inc(),
             (Operation::Archive(_, None), Ok(Answer::Done)) => self.lost.inc(),
             _ => return,
@@ -107,6 +118,15 @@ impl Counters {
         let name = RunResult::ALL.iter().find(|(known, _)| *known == result);
         let name = name.map_or("", |(_, name)| name);
         let counter = self.runs.get_or_create(&vec![("result", name)]);
+        counter.inc()
+    }
+
+    fn ended(&self, verdict: TrialVerdict) -> u64 {
+        let name = match verdict {
+            TrialVerdict::Promoted => "promoted",
+            TrialVerdict::RolledBack => "rolled_back",
+        };
+        let counter = self.trials.get_or_create(&vec![("verdict", name)]);
         counter.inc()
     }
 
@@ -134,6 +154,8 @@ pub struct FarmState {
     pub uploads: Option<Uploads>,
     /// The number of notifications that wait, by rule.
     pub notifications: Vec<(String, u32)>,
+    /// The number of revisions on trial.
+    pub trials_open: usize,
     /// The sources.
     pub sources: SourceCounts,
     /// The size of this coordinator's files of sources, if its disk answers.
@@ -155,6 +177,8 @@ pub fn gauges(farm: Option<&FarmState>) -> String {
         registry.register("hosts", "Hosts, by state", states);
         schedule_gauges(&mut registry, &farm.schedules, farm.queue.at);
         notification_gauges(&mut registry, &farm.notifications);
+        let open = farm.trials_open as u64;
+        single(&mut registry, "trials_open", "Revisions on trial", open);
         file_gauges(&mut registry, farm);
     }
     text(&registry)

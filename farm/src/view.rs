@@ -174,7 +174,8 @@ async fn completed(
 /// The database fails.
 pub async fn all_machines(coordinator: &Coordinator) -> Result<Vec<MachineView>, StoreError> {
     let published = coordinator.store().published().await?;
-    Ok(machines(&published, &sites(coordinator).await?))
+    let trials = coordinator.store().last_trials().await?;
+    Ok(machines(&published, &trials, &sites(coordinator).await?))
 }
 
 /// Returns a page of builds; those that wait with their reasons.

@@ -230,6 +230,9 @@ fn with_farm(command: &Command, options: &GlobalOptions, output: &Output) -> Res
     match command {
         Command::Farm(command) => farm::run(command, &client, output),
         Command::Build(command) => farm::run_builds(command, &client, output),
+        Command::Machine(machine::Command::Revisions(command)) => {
+            farm::end_trial(command, &client, output)
+        }
         Command::Schedule(command) => farm::run_schedules(command, &client, output),
         Command::Project(command) => farm::run_projects(command, &client, output),
         Command::Toaster(toaster::Command::Buildslist) => farm::list_for_toaster(&client, output),

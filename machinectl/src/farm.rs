@@ -7,11 +7,13 @@ mod hosts;
 mod publish;
 mod schedules;
 mod submit;
+mod trials;
 mod windows;
 
 use clap::Subcommand;
 use client::Client;
 use config::MachineName;
+use config::canary::Terms;
 use farm_core::Revision;
 
 use crate::build;
@@ -22,6 +24,7 @@ use crate::output::Output;
 pub(crate) use builds::list_for_toaster;
 pub(crate) use hosts::drain;
 pub(crate) use schedules::{run as run_schedules, run_projects};
+pub(crate) use trials::end as end_trial;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -43,6 +46,14 @@ pub(crate) enum Command {
         machine: MachineName,
         /// The number of the revision, which is on a host of the farm already
         revision: u64,
+        /// Put the revision on trial first: of M builds, N run on it, until N have succeeded
+        ///
+        /// All hosts that have the machine fetch the revision, and the published one stays. A build that fails on
+        /// the revision runs again on the published one; if it succeeds there, that is a strike. Two strikes
+        /// (one if N is 1) or a failed bootstrap roll the revision back, and each strike adds N builds.
+        /// `machines` shows the trial; `promote` and `rollback` end it at once.
+        #[arg(long, value_name = "N/M")]
+        canary: Option<Terms>,
         #[command(flatten)]
         dry_run: DryRun,
     },
@@ -71,8 +82,18 @@ pub(crate) fn run(command: &Command, client: &Client, output: &Output) -> Result
         Command::Publish {
             machine,
             revision,
+            canary: None,
             dry_run,
         } => publish::run(client, machine, Revision(*revision), *dry_run, output),
+        Command::Publish {
+            machine,
+            revision,
+            canary: Some(terms),
+            dry_run,
+        } => {
+            let revision = Revision(*revision);
+            trials::begin(client, (machine, revision, *terms), *dry_run, output)
+        }
         Command::Queue => builds::queue(&client.farm_queue()?, output),
     }
 }

@@ -23,6 +23,8 @@ use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
 use show::ShownMachine;
 
+pub(crate) use revisions::Command as RevisionCommand;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the machines of the volume

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use config::builds::{Priority, Submitter};
+use config::canary::{self, TrialVerdict};
 use config::schedule::RunResult;
 use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName, ScheduleName};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schedules::{Added, Schedule};
 use crate::transfers::TransferOrder;
-use crate::trials::TrialOrder;
+use crate::trials::{TrialNumber, TrialOrder};
 use crate::windows::{NewWindow, WindowId};
 use crate::{HostId, Lease, Offer, Published, Requirements, Revision};
 
@@ -159,6 +160,17 @@ pub struct Submission {
     pub subject: Subject,
 }
 
+/// The publication of a revision, or its trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewRevision {
+    /// The revision.
+    #[serde(flatten)]
+    pub revision: Published,
+    /// The terms of its trial; `None` to publish it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<canary::Terms>,
+}
+
 /// A request to a coordinator. A host is the one that the connection's key belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -174,6 +186,10 @@ pub enum Request {
     Cancel(BuildId),
     /// A client makes a revision of a machine current in the farm.
     Publish(MachineName, Published),
+    /// A client puts a revision of a machine on trial in the farm.
+    BeginTrial(MachineName, Published, canary::Terms),
+    /// A client ends a trial, for a reason that names the client.
+    EndTrial(MachineName, TrialNumber, TrialVerdict, String),
     /// A client stops or permits new builds on a host.
     Drain(HostId, bool),
     /// A client adds a maintenance window to a host.
@@ -215,6 +231,10 @@ pub enum Reply {
     Published(MachineName, Revision),
     /// The revision is published with other content, which is this one.
     OtherContent(MachineName, Published),
+    /// The revision is on trial.
+    TrialBegun(TrialNumber),
+    /// The trial has ended before, or with another verdict.
+    TrialOver(MachineName),
     /// The window was added.
     Window(WindowId),
     /// The change is made.

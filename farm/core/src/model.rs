@@ -254,6 +254,15 @@ pub struct OfferedMachine {
     pub trial: Option<OfferedTrial>,
 }
 
+impl OfferedMachine {
+    /// Returns the revisions that the host can send, with their contents: the current one, and the one on trial.
+    pub fn revisions(&self) -> impl Iterator<Item = (Revision, Option<&Digest>)> {
+        let trial = self.trial.iter();
+        let trial = trial.map(|it| (it.revision, it.content.as_ref()));
+        std::iter::once((self.revision, self.content.as_ref())).chain(trial)
+    }
+}
+
 /// A revision on trial that a host has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

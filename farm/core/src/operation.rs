@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use config::builds::{Priority, Submitter};
+use config::canary::{self, TrialVerdict};
 use config::schedule::RunResult;
 use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName, ScheduleName};
@@ -14,6 +15,7 @@ use crate::archive::{Archive, Attempt, Upload};
 use crate::copies::{CoordinatorName, Copies};
 use crate::messages::{Grant, Report, Submission};
 use crate::schedules::{Added, Occasion, Schedule, ScheduleRow};
+use crate::trials::{Trial, TrialNumber, TrialState};
 use crate::windows::{NewWindow, Occurrence, WindowId};
 use crate::{Epoch, HostId, Lease, Offer, Published, Requirements, Revision};
 
@@ -30,6 +32,8 @@ pub struct Pick {
     pub content: Option<Digest>,
     /// The time that is charged to the submitter until the true one is known.
     pub charge_ms: u64,
+    /// The trial whose candidate that revision is; `None` for the host's current revision.
+    pub trial: Option<TrialNumber>,
 }
 
 /// A transaction on the store.
@@ -70,7 +74,8 @@ pub enum Operation {
         most: u64,
     },
     /// Claims builds for a host: those that are still as they were read, and none if the beat of the
-    /// host has changed. Raises the beat, so that one poll claims once.
+    /// host has changed. Raises the beat, so that one poll claims once. A claim on trial succeeds only while
+    /// the trial is open, and only for a build that was not lost and has not been on trial.
     Claim {
         /// The host.
         host: HostId,
@@ -79,10 +84,12 @@ pub enum Operation {
         /// The builds.
         picks: Vec<Pick>,
     },
-    /// Records a result, if the lease is the newest one of its build and belongs to the host.
+    /// Records a result, if the lease is the newest one of its build and belongs to the host. A failure on
+    /// trial is no result: the build returns to the queue, where all is as before but that it was on trial. A
+    /// build that was canceled ends as `abort`.
     Finish(HostId, Report),
     /// Returns a build to the queue, under the same condition. One whose guest may have started has been
-    /// lost, as by a host that is silent.
+    /// lost, as by a host that is silent; on trial that is a failure of the host, and no loss.
     Release {
         /// The host.
         host: HostId,
@@ -106,6 +113,23 @@ pub enum Operation {
     },
     /// Makes a revision current, if it is newer. One whose content was unknown gets its content.
     Publish(MachineName, Published),
+    /// Puts a revision on trial that is newer than the published one, and replaces the last trial of the
+    /// machine. An open one of the same revision, content and terms goes on.
+    BeginTrial(MachineName, Published, canary::Terms),
+    /// Ends a trial that is open. A promotion publishes the revision, and has no effect if a newer one is
+    /// published.
+    EndTrial {
+        /// The machine.
+        machine: MachineName,
+        /// The trial.
+        number: TrialNumber,
+        /// The verdict.
+        verdict: TrialVerdict,
+        /// The reason, for people.
+        reason: String,
+    },
+    /// Reads the open trials with their builds.
+    Trials,
     /// Sets or resets the drain of a host.
     Drain(HostId, bool),
     /// Adds a window to a host. The same occurrence is one window.
@@ -183,6 +207,8 @@ pub struct Candidate {
     pub waited_ms: u64,
     /// The time that such builds took lately. It is read while a window of a host begins within a day.
     pub usual_ms: Option<u64>,
+    /// True if it was neither lost nor on trial.
+    pub may_be_on_trial: bool,
 }
 
 /// A host, as the store knows it.
@@ -240,6 +266,8 @@ pub enum Answer {
         leases: Vec<Grant>,
         /// The revisions that the farm has published.
         published: BTreeMap<MachineName, Published>,
+        /// The last trial of each machine.
+        trials: BTreeMap<MachineName, Trial>,
         /// True if no build is placed there: it is drained, or in a window.
         drained: bool,
         /// The time until its next window begins.
@@ -253,15 +281,18 @@ pub enum Answer {
         builds: Vec<Candidate>,
         /// The recent use of their submitters, in milliseconds.
         used_ms: BTreeMap<Submitter, u64>,
+        /// The number of builds that may start on the candidate of each open trial.
+        vacancies: BTreeMap<TrialNumber, usize>,
     },
     /// The builds that the host got.
     Claimed(Vec<Grant>),
     /// The host has polled again or is drained, so that nothing was claimed.
     Overtaken,
-    /// The result is recorded, now or by an earlier repetition; or the lease is given back.
+    /// The result is recorded, now or by an earlier repetition; or the lease is given back; or a trial was ended
+    /// earlier with this verdict.
     Recorded,
     /// The lease is not the newest one, is not the host's, or the build is finished otherwise; or a schedule
-    /// has changed since it was read.
+    /// has changed since it was read; or a trial is over or cannot be ended so.
     Stale,
     /// The hosts.
     Hosts(Vec<HostRow>),
@@ -271,6 +302,10 @@ pub enum Answer {
     Published(Revision),
     /// The revision is published with this content already.
     OtherContent(Digest),
+    /// The trial that goes on.
+    TrialBegun(TrialNumber),
+    /// The open trials.
+    Trials(Vec<TrialState>),
     /// The window was added, now or before.
     Window(WindowId),
     /// The change is made.

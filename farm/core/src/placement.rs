@@ -6,6 +6,7 @@ use config::MachineName;
 use config::builds::Submitter;
 
 use crate::operation::{Candidate, HostRow, Pick};
+use crate::trials::{Trial, TrialNumber};
 use crate::windows::ends_before;
 use crate::{Capacity, HostId, Offer, Published, Requirements};
 
@@ -30,6 +31,10 @@ pub struct Placement<'a> {
     pub offer: &'a Offer,
     /// The revisions that the farm has published.
     pub published: &'a BTreeMap<MachineName, Published>,
+    /// The last trial of each machine.
+    pub trials: &'a BTreeMap<MachineName, Trial>,
+    /// The number of builds that may start on the candidate of each open trial.
+    pub vacancies: &'a BTreeMap<TrialNumber, usize>,
     /// The builds in the queue. The earlier of two comes first, if nothing else distinguishes them.
     pub builds: &'a [Candidate],
     /// The recent use of submitters.
@@ -42,10 +47,14 @@ pub struct Placement<'a> {
 
 /// Returns the builds that the host gets, in the order in which they were chosen.
 ///
-/// Higher priorities come first, then submitters with less use of the farm, then older builds.
+/// Higher priorities come first, then submitters with less use of the farm, then older builds. A build of the
+/// share of a trial runs on the candidate if the host has its image, and otherwise on the published revision.
+/// Another coordinator may see the same vacancies at the same moment, so that some more builds run on the
+/// candidate than the verdict needs, which does no harm.
 pub fn place(placement: &Placement<'_>) -> Vec<Pick> {
     let mut free = placement.offer.free.clone();
     let mut used = placement.used_ms.clone();
+    let mut vacancies = placement.vacancies.clone();
     let mut picks = Vec::new();
     if placement.offer.halt.is_some() {
         return picks;
@@ -71,15 +80,39 @@ pub fn place(placement: &Placement<'_>) -> Vec<Pick> {
         take(&mut free, &best.requirements);
         *used.entry(best.submitter.clone()).or_default() += CHARGE_MS;
         let offered = &offer.machines[&best.requirements.machine];
+        let current = Published {
+            revision: offered.revision,
+            content: offered.content.clone(),
+        };
+        let trial = trial_for(placement, best, &mut vacancies);
+        let on = trial.map_or(current, |it| it.candidate.clone());
         picks.push(Pick {
             build: best.build,
             epoch: best.epoch,
-            revision: offered.revision,
-            content: offered.content.clone(),
+            revision: on.revision,
+            content: on.content,
             charge_ms: CHARGE_MS,
+            trial: trial.map(|it| it.number),
         });
     }
     picks
+}
+
+/// Returns the trial on whose candidate a build of the share runs, and takes its vacancy.
+fn trial_for<'a>(
+    placement: &Placement<'a>,
+    build: &Candidate,
+    vacancies: &mut BTreeMap<TrialNumber, usize>,
+) -> Option<&'a Trial> {
+    let needs = &build.requirements;
+    let trial = placement.trials.get(&needs.machine)?;
+    let offered = placement.offer.machines.get(&needs.machine)?;
+    if !build.may_be_on_trial || !trial.takes(build.build, &needs.toolchain, offered) {
+        return None;
+    }
+    let left = vacancies.get_mut(&trial.number).filter(|it| **it > 0)?;
+    *left -= 1;
+    Some(trial)
 }
 
 /// Returns the sort key of a build; the least is placed first.

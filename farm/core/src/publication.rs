@@ -78,10 +78,11 @@ pub fn publication(
         let Some(offered) = host.offer.machines.get(machine) else {
             continue;
         };
-        match &offered.content {
-            _ if offered.revision != revision => {}
-            Some(content) => drop(known.entry(content).or_insert(&host.name)),
-            None => unknown = Some(host.name.clone()),
+        for (_, content) in offered.revisions().filter(|(it, _)| *it == revision) {
+            match content {
+                Some(content) => drop(known.entry(content).or_insert(&host.name)),
+                None => unknown = Some(host.name.clone()),
+            }
         }
     }
     let machine = machine.clone();
@@ -166,6 +167,23 @@ mod tests {
         let older = published(1, None);
         let newer = published(3, content("a"));
         assert_eq!(publish(older.clone(), Some(&newer), &hosts), Ok(older));
+    }
+
+    #[test]
+    fn a_candidate_has_the_content_of_the_hosts_that_have_it_on_trial() {
+        let mut trying = host("a", content("a"));
+        for machine in std::sync::Arc::make_mut(&mut trying.offer)
+            .machines
+            .values_mut()
+        {
+            machine.trial = Some(crate::OfferedTrial {
+                revision: Revision(3),
+                content: content("c"),
+                ..crate::OfferedTrial::default()
+            });
+        }
+        let third = publish(published(3, None), None, &[trying, host("b", content("a"))]);
+        assert_eq!(third, Ok(published(3, content("c"))));
     }
 
     #[test]

@@ -7,9 +7,9 @@ use config::MachineName;
 use crate::operation::HostRow;
 use crate::{HostId, OfferedMachine, Published};
 
-/// Chooses the host that sends a revision: one that is alive, has it with this content, and is not the
-/// receiver. Any content is right if none is given. Those
-/// with fewer transfers come first, and those that have just failed come last.
+/// Chooses the host that sends a revision: one that is alive, has it with this content as its current one or
+/// on trial, and is not the receiver. Any content is right if none is given. Those with fewer transfers come
+/// first, and those that have just failed come last.
 pub fn choose_source(
     receiver: HostId,
     machine: &MachineName,
@@ -21,8 +21,10 @@ pub fn choose_source(
     let has_it = |row: &&HostRow| {
         let offered = row.offer.machines.get(machine);
         let is_wanted = |it: &OfferedMachine| {
-            let is_same = wanted.content.is_none() || it.content == wanted.content;
-            it.revision == wanted.revision && is_same
+            it.revisions().any(|(revision, content)| {
+                let is_same = wanted.content.is_none() || content == wanted.content.as_ref();
+                revision == wanted.revision && is_same
+            })
         };
         row.host != receiver && offered.is_some_and(is_wanted)
     };
@@ -64,6 +66,32 @@ mod tests {
             revision: Revision(3),
             content: content.map(|it| it.repeat(64).parse().unwrap()),
         }
+    }
+
+    #[test]
+    fn a_host_sends_the_revision_that_it_has_on_trial() {
+        let (one, mut two) = (row(1, 2), row(2, 2));
+        let content: Option<config::task::Digest> = "a".repeat(64).parse().ok();
+        for machine in two.1.offer.machines.values_mut() {
+            machine.trial = Some(crate::OfferedTrial {
+                revision: Revision(3),
+                content: content.clone(),
+                ..crate::OfferedTrial::default()
+            });
+        }
+        let alive = [one, two].into();
+        let chosen = |content| {
+            choose_source(
+                HostId(1),
+                &"linux".parse().unwrap(),
+                &wanted(content),
+                &alive,
+                &BTreeMap::new(),
+                &BTreeSet::new(),
+            )
+        };
+        assert_eq!(chosen(Some("a")), Some(HostId(2)));
+        assert_eq!(chosen(Some("b")), None);
     }
 
     #[test]

@@ -17,11 +17,13 @@ use crate::{Epoch, Requirements, Revision};
 
 mod hosts;
 mod told;
+mod trials;
 
 pub use hosts::{
     HostQuery, HostView, MachineView, NAMED_MAX, RevisionView, WindowView, machines,
     unlike_machines, window_refusal,
 };
+pub use trials::{BuildTrial, TrialView};
 
 /// The largest number of builds on a page.
 pub const LISTED_MAX: u32 = 1000;
@@ -165,6 +167,9 @@ pub struct BuildView {
     /// leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FilesPlace>,
+    /// The attempt on a revision on trial, if there was one. Lists leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<BuildTrial>,
     /// The attempts that were lost, in order. Lists leave them out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<LostAttempt>,

@@ -118,11 +118,25 @@ pub enum Bug {
     UploadIsForgotten,
     /// A result does not note that its files are to be archived.
     FinishMissesUpload,
+    /// A failure on a revision on trial is the result of its build.
+    FailureOnTrialIsFinal,
+    /// A build that was on trial may be on trial again.
+    TriedIsForgotten,
+    /// A build is claimed for a candidate whose trial has ended.
+    ClaimIgnoresTrialEnd,
+    /// Hosts are not told that a trial has ended.
+    EndOfTrialIsNotTold,
+    /// A revision on trial becomes current when it arrives.
+    CandidateIsCurrent,
+    /// A build that runs on a candidate counts as a success.
+    RunningIsSuccess,
+    /// A failure counts against a candidate before the build has succeeded elsewhere.
+    FailureIsNotCompared,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 64] = [
         Self::FinishIgnoresEpoch,
         Self::FinishIgnoresHost,
         Self::FinishOverwrites,
@@ -180,5 +194,12 @@ impl Bug {
         Self::SilenceIsLoss,
         Self::UploadIsForgotten,
         Self::FinishMissesUpload,
+        Self::FailureOnTrialIsFinal,
+        Self::TriedIsForgotten,
+        Self::ClaimIgnoresTrialEnd,
+        Self::EndOfTrialIsNotTold,
+        Self::CandidateIsCurrent,
+        Self::RunningIsSuccess,
+        Self::FailureIsNotCompared,
     ];
 }

@@ -9,6 +9,7 @@ use farm_core::archive::Archive;
 use farm_core::copies::{CoordinatorName, Copies};
 use farm_core::messages::{Grant, Submission};
 use farm_core::operation::{Answer, BuildRow, HostRow, Operation};
+use farm_core::trials::TrialNumber;
 use farm_core::windows::{Window, WindowId, opens_in_ms};
 use farm_core::{Epoch, HostId, Lease, Offer, Published, Revision};
 
@@ -17,6 +18,7 @@ mod claims;
 mod reads;
 mod schedules;
 mod sources;
+mod trials;
 mod windows;
 
 pub use schedules::ScheduleRecord;
@@ -24,6 +26,7 @@ pub(crate) use schedules::time;
 pub use sources::CoordinatorRecord;
 
 pub use archives::UploadRecord;
+pub use trials::{RunRecord, TrialRecord};
 
 /// The milliseconds of a day.
 const DAY_MS: u64 = 86_400_000;
@@ -68,6 +71,10 @@ pub struct BuildRecord {
     pub charged_ms: u64,
     /// The revision of the last claim.
     pub revision: Revision,
+    /// The trial on whose candidate it was claimed last.
+    pub trial: Option<TrialNumber>,
+    /// True if it was on trial.
+    pub tried: bool,
 }
 
 /// A host.
@@ -100,6 +107,12 @@ pub struct Tables {
     pub builds: BTreeMap<BuildId, BuildRecord>,
     /// The revisions that the farm has published.
     pub published: BTreeMap<MachineName, Published>,
+    /// The last trial of each machine.
+    pub trials: BTreeMap<MachineName, TrialRecord>,
+    /// The number of trials that were begun.
+    pub trials_begun: u64,
+    /// The runs of builds on candidates.
+    pub runs: BTreeMap<BuildId, RunRecord>,
     /// The files of builds that wait for the object store.
     pub uploads: BTreeMap<BuildId, UploadRecord>,
     /// The files of builds in the object store; `None` for those that no host had any more.
@@ -158,6 +171,16 @@ impl Tables {
                 attempts_max,
             } => self.rescue(now, host, beat, attempts_max),
             Operation::Publish(machine, wanted) => self.publish(machine, wanted),
+            Operation::BeginTrial(machine, candidate, terms) => {
+                self.begin_trial(now, machine, candidate, terms)
+            }
+            Operation::EndTrial {
+                machine,
+                number,
+                verdict,
+                reason,
+            } => self.end_trial(now, machine, number, verdict, reason),
+            Operation::Trials => Answer::Trials(self.open_trials()),
             Operation::Drain(host, drained) => match self.hosts.get_mut(&host) {
                 Some(record) => {
                     record.drained = drained;
@@ -211,6 +234,8 @@ impl Tables {
             canceled: false,
             charged_ms: 0,
             revision: Revision(0),
+            trial: None,
+            tried: false,
         };
         self.builds.insert(build, record);
         build
@@ -269,6 +294,7 @@ impl Tables {
             beat: record.beat,
             leases: self.leases_of(host),
             published: self.published.clone(),
+            trials: self.last_trials(),
             drained: record.takes_nothing(now),
             opens_in_ms: opens_in_ms(record.windows.values(), now),
         }
@@ -291,7 +317,7 @@ fn grant(build: BuildId, record: &BuildRecord) -> Grant {
         },
         requirements: record.submission.requirements.clone(),
         canceled: record.canceled,
-        trial: None,
+        trial: record.trial.map(|_| record.revision),
     }
 }
 

@@ -29,6 +29,7 @@ mod schedules;
 mod sources;
 mod store;
 mod transfers;
+mod trials;
 mod uploads;
 
 pub(crate) use client::Client;

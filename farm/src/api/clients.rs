@@ -1,4 +1,4 @@
-//! The requests of clients that change something: submit, cancel, publish, drain.
+//! The requests of clients that change something: submit, cancel, drain.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,13 +6,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use config::BuildId;
 use config::builds::Submitter;
 use config::tokens::Scope;
-use config::{BuildId, MachineName};
 use farm_core::messages::{NewBuild, Reply, Request, Submission};
-use farm_core::publication::publication;
 use farm_core::schedules::KEY_PREFIX;
-use farm_core::{HostId, Published, Work};
+use farm_core::{HostId, Work};
 use serde::Serialize;
 use tracing::info;
 
@@ -20,7 +19,6 @@ use super::auth::{Client, authorize};
 use super::sources::no_source;
 use super::views::no_host;
 use super::{Refusal, Service};
-use crate::view;
 
 /// The number of a submitted build.
 #[derive(Debug, Serialize)]
@@ -75,32 +73,6 @@ pub(super) async fn cancel(
 ) -> Result<StatusCode, Refusal> {
     match request(&service, &headers, Scope::Submit, Request::Cancel(build)).await? {
         Reply::Canceled(_) => Ok(StatusCode::NO_CONTENT),
-        other => Err(Refusal::of(other)),
-    }
-}
-
-pub(super) async fn publish(
-    State(service): State<Arc<Service>>,
-    headers: HeaderMap,
-    Path(machine): Path<MachineName>,
-    Json(wanted): Json<Published>,
-) -> Result<Json<Published>, Refusal> {
-    let client = authorize(&service, &headers, Scope::Admin).await?;
-    let published = service.coordinator.store().published().await;
-    let hosts = view::sites(&service.coordinator).await;
-    let (Ok(published), Ok(hosts)) = (published, hosts) else {
-        return Err(Refusal::unavailable());
-    };
-    let wanted = publication(&machine, wanted, published.get(&machine), &hosts)
-        .map_err(|error| Refusal(StatusCode::CONFLICT, error.to_string()))?;
-    info!(by = client.name, %machine, ?wanted, "published by a client");
-    let publish = Request::Publish(machine, wanted.clone());
-    match service.coordinator.handle(publish).await {
-        Reply::Published(_, revision) if revision == wanted.revision => Ok(Json(wanted)),
-        Reply::Published(_, revision) => Ok(Json(Published {
-            revision,
-            content: None,
-        })),
         other => Err(Refusal::of(other)),
     }
 }

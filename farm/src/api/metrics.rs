@@ -40,6 +40,7 @@ async fn read(coordinator: &Coordinator) -> Result<FarmState, StoreError> {
         let count = counts.iter().find(|it| it.rule == rules.name.as_str());
         (rules.name.to_string(), count.map_or(0, |it| it.waiting))
     });
+    let (_, trials) = store.revisions().await?;
     let bytes = match coordinator.sources() {
         Some(sources) => sources.bytes().await.inspect_err(|error| {
             let error = error as &dyn std::error::Error;
@@ -55,5 +56,6 @@ async fn read(coordinator: &Coordinator) -> Result<FarmState, StoreError> {
         hosts: store.host_states(coordinator.terms().lease_ms).await?,
         schedules: store.schedules().await?,
         uploads,
+        trials_open: trials.values().filter(|it| it.is_open()).count(),
     })
 }

@@ -1,18 +1,20 @@
 //! The watch of a coordinator over hosts, orders, revisions and the queue.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use config::MachineName;
+use config::canary::TrialVerdict;
+use farm_core::HostId;
 use farm_core::archive::{FOLDER, old_months};
 use farm_core::coordinator::FarmView;
 use farm_core::operation::{Answer, HostRow, Operation};
+use farm_core::trials::{Trial, TrialState};
 use farm_core::watch::Watch;
 use farm_core::windows::next;
-use farm_core::{HostId, Published};
 use farm_objects::Objects;
+use farm_store::Revisions;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
@@ -142,15 +144,53 @@ impl Coordinator {
         }
     }
 
-    /// Calls all polls when a revision was published, so that hosts fetch it.
-    async fn look_at_revisions(&self, last: &mut Option<BTreeMap<MachineName, Published>>) {
-        let Ok(published) = self.store.published().await else {
+    /// Calls all polls when a revision was published or a trial has begun or ended, so that hosts learn of it.
+    /// Decides on the trials that are open.
+    async fn look_at_revisions(&self, last: &mut Option<Revisions>) {
+        let Ok(revisions) = self.store.revisions().await else {
             return;
         };
-        if last.as_ref().is_some_and(|it| *it != published) {
+        if revisions.1.values().any(Trial::is_open) {
+            self.look_at_trials().await;
+        }
+        if last.as_ref().is_some_and(|it| *it != revisions) {
             self.held.call_all();
         }
-        *last = Some(published);
+        *last = Some(revisions);
+    }
+
+    /// Gives the verdicts on trials that are due. Other coordinators do so, too; the first one counts.
+    async fn look_at_trials(&self) {
+        let trials = self.store.apply(&Operation::Trials).await;
+        let Ok(Answer::Trials(trials)) = trials else {
+            return;
+        };
+        let view = self.view();
+        let hosts = view.hosts.iter();
+        let hosts = hosts
+            .filter_map(|(host, row)| Some((self.store.known_name(*host)?, &row.offer)))
+            .collect();
+        for state in trials {
+            if let Some((verdict, reason)) = state.verdict(&hosts) {
+                self.end_trial(state, verdict, reason).await;
+            }
+        }
+    }
+
+    async fn end_trial(&self, state: TrialState, verdict: TrialVerdict, reason: String) {
+        let (machine, revision) = (state.machine.clone(), state.trial.candidate.revision.0);
+        let end = Operation::EndTrial {
+            machine: state.machine,
+            number: state.trial.number,
+            verdict,
+            reason: reason.clone(),
+        };
+        let answer = self.store.apply(&end).await;
+        self.counters.count(&end, &answer);
+        if answer == Ok(Answer::Done) {
+            info!(%machine, revision, %verdict, reason, "a trial has ended");
+            self.ordered.notify_one();
+        }
     }
 
     /// Replaces the occurrences of maintenance windows that are over. Another coordinator may do so, too.

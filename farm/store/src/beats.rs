@@ -51,9 +51,7 @@ impl Store {
         });
         let raised: BTreeMap<_, _> = raised.collect();
         let mut leases = self.leases(connection, &raised).await?;
-        let published = connection.query(sql::PUBLISHED, &[]).await?;
-        let published = published.iter().map(crate::rows::published);
-        let published: BTreeMap<_, _> = published.collect::<Result<_, _>>()?;
+        let (published, trials) = connection.revisions().await?;
         let answers = beats.iter().map(|(host, _)| {
             let Some(it) = raised.get(host) else {
                 return Answer::NotFound;
@@ -64,6 +62,7 @@ impl Store {
                 opens_in_ms: it.opens_in_ms,
                 leases: leases.remove(host).unwrap_or_default(),
                 published: published.clone(),
+                trials: trials.clone(),
             }
         });
         Ok(answers.collect())
@@ -85,7 +84,7 @@ impl Store {
         let mut leases: BTreeMap<HostId, Vec<_>> = BTreeMap::new();
         let mut oldest: BTreeMap<HostId, u64> = BTreeMap::new();
         for row in &rows {
-            let (host, claim) = (HostId(number(row, 4)), number(row, 5));
+            let (host, claim) = (HostId(number(row, 5)), number(row, 6));
             leases.entry(host).or_default().push(grant(row)?);
             let least = oldest.entry(host).or_insert(claim);
             *least = claim.min(*least);

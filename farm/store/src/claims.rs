@@ -4,10 +4,10 @@
 //! memory, and written when the queue is read, which is when it is needed. A coordinator that dies loses the
 //! use of the last second, and nothing else.
 
-use config::task::Digest;
-use farm_core::HostId;
+use config::task::{Digest, Outcome};
 use farm_core::messages::{Message, Report};
 use farm_core::operation::{Answer, Pick};
+use farm_core::{HostId, Lease};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -28,6 +28,8 @@ impl Store {
         };
         let contents = picks.iter().map(|it| it.content.as_ref());
         let contents: Vec<_> = contents.map(|it| it.map(Digest::as_str)).collect();
+        let trials = picks.iter().map(|it| it.trial.map(|it| signed(it.0)));
+        let trials: Vec<_> = trials.collect();
         let rows = connection
             .query(
                 sql::CLAIM,
@@ -39,6 +41,7 @@ impl Store {
                     &column(|it| it.revision.0),
                     &column(|it| it.charge_ms),
                     &contents,
+                    &trials,
                 ],
             )
             .await?;
@@ -52,7 +55,7 @@ impl Store {
                 Answer::NotFound
             });
         }
-        self.note_charges(&rows, 4);
+        self.note_charges(&rows, 5);
         let mut claimed: Vec<_> = rows.iter().map(grant).collect::<Result<_, _>>()?;
         let order = |build| picks.iter().position(|it| it.build == build);
         claimed.sort_by_key(|it| order(it.lease.build));
@@ -66,7 +69,7 @@ impl Store {
         report: &Report,
     ) -> Result<Answer, StoreError> {
         let (host, build, epoch) = key(host, report.lease);
-        let outcome = report.outcome.to_string();
+        let (is_good, outcome) = (report.outcome.is_good(), report.outcome.to_string());
         let message = report.message.as_ref().map(Message::as_str);
         let rules = &*self.rules;
         let parameters: &[&(dyn ToSql + Sync)] = &[
@@ -75,17 +78,61 @@ impl Store {
             &epoch,
             &outcome,
             &self.archives,
+            &is_good,
             &message,
             &rules,
         ];
-        let finished = connection.query(sql::FINISH, parameters).await?;
-        self.note_charges(&finished, 0);
-        if !finished.is_empty() {
+        let mut ended = connection.query(sql::FINISH, parameters).await?;
+        if ended.is_empty() && !is_good {
+            let failed = connection.query(sql::FAIL_ON_TRIAL, &parameters[..4]);
+            ended = failed.await?;
+        }
+        self.note_charges(&ended, 0);
+        if !ended.is_empty() {
             return Ok(Answer::Recorded);
         }
         // A repetition. It is read by a statement of its own, which sees what was committed meanwhile.
         let known = connection.query(sql::IS_FINISHED, &parameters[..3]).await?;
         Ok(if known.is_empty() {
+            Answer::Stale
+        } else {
+            Answer::Recorded
+        })
+    }
+
+    pub(crate) async fn release(
+        &self,
+        connection: &Connection,
+        host: HostId,
+        lease: Lease,
+        is_unused: bool,
+        attempts_max: u64,
+    ) -> Result<Answer, StoreError> {
+        let (host, build, epoch) = key(host, lease);
+        let (most, rules) = (signed(attempts_max), &*self.rules);
+        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch];
+        let given_back = if is_unused {
+            let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &rules];
+            connection.query(sql::GIVE_BACK, parameters).await?
+        } else {
+            let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &most, &rules];
+            connection.query(sql::RELEASE, parameters).await?
+        };
+        if !given_back.is_empty() {
+            return Ok(Answer::Recorded);
+        }
+        let known = connection.query(sql::IS_RELEASED, parameters).await?;
+        if !known.is_empty() {
+            return Ok(Answer::Recorded);
+        }
+        if is_unused {
+            return Ok(Answer::Stale);
+        }
+        let failure = Outcome::Abnormal.to_string();
+        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &failure];
+        let failed = connection.query(sql::FAIL_ON_TRIAL, parameters).await?;
+        self.note_charges(&failed, 0);
+        Ok(if failed.is_empty() {
             Answer::Stale
         } else {
             Answer::Recorded

@@ -83,6 +83,11 @@ impl Known {
         Some((known.name.clone(), Arc::clone(&known.offer)))
     }
 
+    /// Returns the name of a host.
+    pub(crate) fn name(&self, host: HostId) -> Option<String> {
+        self.details.get(&host).map(|it| it.name.clone())
+    }
+
     /// Returns the host of a key, if the hosts were read lately.
     pub(crate) fn host_of(&self, key: &Secret, now: Instant) -> Option<(HostId, String)> {
         let read = self.read?;

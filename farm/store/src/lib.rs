@@ -23,6 +23,7 @@ mod sources;
 mod sql;
 mod tokens;
 mod transfers;
+mod trials;
 mod views;
 mod windows;
 
@@ -44,6 +45,7 @@ use schema::{MIGRATIONS, PARTITIONS};
 pub use sources::{Shelves, SourceCounts};
 pub use sql::ALL as STATEMENTS;
 pub use transfers::Site;
+pub use trials::Revisions;
 
 /// Returns the statement for a page of builds and its parameters, for tests of plans.
 pub fn listing(query: &farm_core::view::BuildQuery) -> (String, Vec<String>) {

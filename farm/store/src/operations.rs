@@ -71,8 +71,8 @@ impl Store {
                 is_unused,
                 attempts_max,
             } => {
-                let release = (*host, *lease, *is_unused, *attempts_max);
-                it.release(release, &self.rules).await
+                self.release(&it, *host, *lease, *is_unused, *attempts_max)
+                    .await
             }
             Operation::Hosts => self.look(&it).await,
             Operation::Rescue {
@@ -81,6 +81,9 @@ impl Store {
                 attempts_max,
             } => it.rescue(*host, *beat, *attempts_max, &self.rules).await,
             Operation::Publish(machine, wanted) => it.publish(machine, wanted).await,
+            Operation::BeginTrial(..) | Operation::EndTrial { .. } | Operation::Trials => {
+                it.apply_to_trials(operation).await
+            }
             Operation::Drain(host, drained) => {
                 let rows = it.execute(sql::DRAIN, &[&signed(host.0), drained]).await?;
                 Ok(if rows == 0 {
@@ -183,11 +186,21 @@ impl Connection {
                 requirements: json("builds", row, 4)?,
                 waited_ms: number(row, 5),
                 usual_ms: None,
+                may_be_on_trial: row.get(6),
             })
         });
         let mut builds: Vec<_> = builds.collect::<Result<_, StoreError>>()?;
         builds.sort_by_key(|it| it.build);
-        self.add_usuals(&mut builds).await?;
+        let needs = self.query(sql::PLACEMENT_NEEDS, &[]).await?;
+        let is_needed = |column| needs.first().is_some_and(|row| row.get(column));
+        if is_needed(0) && !builds.is_empty() {
+            self.add_usuals(&mut builds).await?;
+        }
+        let trials = if is_needed(1) {
+            self.trials(false).await?
+        } else {
+            Vec::new()
+        };
         let mut used_ms: BTreeMap<Submitter, u64> = BTreeMap::new();
         for build in &builds {
             used_ms.entry(build.submitter.clone()).or_default();
@@ -201,32 +214,11 @@ impl Connection {
                 *used_ms.entry(submitter).or_default() += used >> age;
             }
         }
-        Ok(Answer::Candidates { builds, used_ms })
-    }
-
-    async fn release(
-        &self,
-        (host, lease, is_unused, attempts_max): (HostId, Lease, bool, u64),
-        rules: &[String],
-    ) -> Result<Answer, StoreError> {
-        let (host, build, epoch) = key(host, lease);
-        let most = signed(attempts_max);
-        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch];
-        let given_back = if is_unused {
-            let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &rules];
-            self.query(sql::GIVE_BACK, parameters).await?
-        } else {
-            let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &most, &rules];
-            self.query(sql::RELEASE, parameters).await?
-        };
-        if !given_back.is_empty() {
-            return Ok(Answer::Recorded);
-        }
-        let known = self.query(sql::IS_RELEASED, parameters).await?;
-        Ok(if known.is_empty() {
-            Answer::Stale
-        } else {
-            Answer::Recorded
+        let vacancies = trials.iter().map(|it| (it.trial.number, it.vacancies()));
+        Ok(Answer::Candidates {
+            builds,
+            used_ms,
+            vacancies: vacancies.collect(),
         })
     }
 

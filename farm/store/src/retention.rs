@@ -37,7 +37,7 @@ fn old_partitions(names: Vec<String>, now: &str, months: u32) -> Vec<String> {
 
 impl Store {
     /// Deletes the results of months that ended longer ago than so many months, with the idempotency keys,
-    /// lost attempts and archives of that time. Returns the partitions.
+    /// lost attempts, archives and runs on trial of that time. Returns the partitions.
     ///
     /// # Errors
     /// The database fails. What was deleted stays deleted; the next round continues.
@@ -61,6 +61,7 @@ impl Store {
             sql::FORGET_LOST,
             sql::FORGET_ARCHIVES,
             sql::FORGET_UPLOADS,
+            sql::FORGET_RUNS,
         ] {
             for _ in 0..ROUNDS_MAX {
                 let deleted = connection.execute(statement, &[&age, &ROWS_MAX]).await?;

@@ -40,13 +40,15 @@ where
     })
 }
 
-/// Reads a lease: id, epoch, requirements, canceled.
+/// Reads a lease: id, epoch, requirements, canceled, revision on trial.
 pub(crate) fn grant(row: &Row) -> Result<Grant, StoreError> {
     Ok(Grant {
         lease: lease(row),
         requirements: json::<Requirements>("builds", row, 2)?,
         canceled: row.get(3),
-        trial: None,
+        trial: row
+            .get::<_, Option<i64>>(4)
+            .map(|it| Revision(it.cast_unsigned())),
     })
 }
 

@@ -6,7 +6,7 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 15] = [
+const SCRIPTS: [&str; 16] = [
     FIRST,
     VIEWS,
     TRANSFERS,
@@ -20,6 +20,7 @@ const SCRIPTS: [&str; 15] = [
     ARCHIVES,
     SELECTIONS,
     SCHEDULE_SOURCES,
+    TRIALS,
     MESSAGES,
     NOTIFICATIONS,
 ];
@@ -255,6 +256,36 @@ const SELECTIONS: &str = r#"
 const SCHEDULE_SOURCES: &str = r#"
     ALTER TABLE schedules ADD sources text[] COLLATE "C";
     CREATE INDEX schedules_sources ON schedules USING gin (sources) WHERE sources IS NOT NULL;
+"#;
+
+/// The last trial of each machine, and the runs of builds on candidates, of which a build has one at most.
+/// `promoted` is `NULL` while a trial is open, and `failure` unless the build runs again because of it. `trial` is
+/// the trial of a build's last claim.
+const TRIALS: &str = r#"
+    CREATE SEQUENCE trial_numbers;
+    CREATE TABLE trials (
+        machine text COLLATE "C" PRIMARY KEY,
+        number bigint NOT NULL,
+        revision bigint NOT NULL,
+        content text COLLATE "C",
+        terms text NOT NULL,
+        began timestamptz NOT NULL,
+        promoted boolean,
+        reason text,
+        ended timestamptz);
+    CREATE TABLE trial_runs (
+        build bigint PRIMARY KEY,
+        trial bigint NOT NULL,
+        revision bigint NOT NULL,
+        epoch bigint NOT NULL,
+        host bigint NOT NULL,
+        began timestamptz NOT NULL DEFAULT now(),
+        failure text);
+    CREATE INDEX trial_runs_trial ON trial_runs (trial);
+    CREATE INDEX trial_runs_began ON trial_runs USING brin (began);
+    ALTER TABLE builds
+        ADD trial bigint,
+        ADD tried boolean NOT NULL DEFAULT false;
 "#;
 
 /// The sentences about results.

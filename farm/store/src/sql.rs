@@ -7,6 +7,7 @@ mod hosts;
 mod notifications;
 mod schedules;
 mod sources;
+mod trials;
 mod views;
 mod windows;
 
@@ -32,9 +33,12 @@ pub(crate) use sources::{
     ATTEND, COORDINATOR, COORDINATORS, COPIES, COUNT_SOURCES, DISCARD, EXPIRE, HOLDERS, KEEP, KEPT,
     KNOWN_SOURCES, LOSE, REGISTER, SEEN_COORDINATORS,
 };
+pub(crate) use trials::{
+    BEGIN_TRIAL, END_TRIAL, FAIL_ON_TRIAL, FORGET_RUNS, IS_ENDED, REVISIONS, RUN_ON_TRIAL, TRIALS,
+};
 pub(crate) use views::{FAILING, LOST, QUEUE, USUAL};
 pub(crate) use windows::{
-    ADD_WINDOW, END_WINDOW, MOVE_WINDOW, NOW, REMOVE_WINDOW, USUALS, WINDOW_SOON, WINDOWS,
+    ADD_WINDOW, END_WINDOW, MOVE_WINDOW, NOW, PLACEMENT_NEEDS, REMOVE_WINDOW, USUALS, WINDOWS,
     WINDOWS_OF,
 };
 
@@ -111,9 +115,11 @@ pub(crate) const BEATS: &str = "
 /// for one host after the other, by the index: few leases are live, and statistics know nothing of the dead
 /// rows beside them.
 pub(crate) const LEASES: &str = "
-    SELECT found.id, epoch, requirements, canceled, wanted.host, claimed_beat
+    SELECT found.id, epoch, requirements, canceled, candidate, wanted.host, claimed_beat
     FROM unnest($1::bigint[], $2::bigint[]) AS wanted (host, beat), LATERAL (
-        SELECT id, epoch, requirements, canceled, claimed_beat FROM builds
+        SELECT id, epoch, requirements, canceled, claimed_beat,
+            CASE WHEN trial IS NOT NULL THEN revision END AS candidate
+        FROM builds
         WHERE builds.host = wanted.host AND claimed_beat >= wanted.beat AND state = 1
         ORDER BY claimed_beat LIMIT 1000000) AS found
     ORDER BY found.id";
@@ -137,9 +143,10 @@ pub(crate) const CANDIDATES: &str = "
     SELECT found.id, found.epoch, lanes.submitter, found.priority,
         CASE WHEN length(found.requirements) < 1000 THEN found.requirements
             ELSE (found.requirements::jsonb - 'work')::text END,
-        greatest(0, (extract(epoch FROM now() - found.submitted) * 1000)::bigint)
+        greatest(0, (extract(epoch FROM now() - found.submitted) * 1000)::bigint),
+        NOT found.tried AND found.losses = 0
     FROM lanes, LATERAL (
-        SELECT id, epoch, priority, requirements, submitted FROM builds
+        SELECT id, epoch, priority, requirements, submitted, tried, losses FROM builds
         WHERE state = 0 AND machine = lanes.machine AND submitter = lanes.submitter
             AND (not_before <= now() OR not_before > now() + interval '64 s')
             AND (sources IS NULL OR NOT EXISTS (
@@ -164,7 +171,8 @@ pub(crate) const CHARGE: &str = "
     ORDER BY submitter, day
     ON CONFLICT (submitter, day, slot) DO UPDATE SET ms = used.ms + excluded.ms";
 
-/// Claims builds for a host whose beat has not changed.
+/// Claims builds for a host whose beat has not changed. A claim on trial may miss an end of the trial that is
+/// committed at the same moment: then the build runs on the candidate, and a failure is repeated as always.
 pub(crate) const CLAIM: &str = "
     WITH beat AS (
         UPDATE hosts SET beat = beat + 1 WHERE id = $1 AND beat = $2 AND NOT drained
@@ -173,60 +181,77 @@ pub(crate) const CLAIM: &str = "
                 AND (now() < closes OR weekly IS NOT NULL))
         RETURNING id),
     wanted AS (
-        SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
-            AS pick (id, epoch, revision, charge_ms, content)),
+        SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
+            $8::bigint[]) AS pick (id, epoch, revision, charge_ms, content, trial)),
     unlocked AS (
         SELECT id FROM builds WHERE id = ANY($3) AND EXISTS (SELECT FROM beat)
         ORDER BY id FOR UPDATE SKIP LOCKED),
     claimed AS (
         UPDATE builds SET state = 1, epoch = builds.epoch + 1, host = $1, claimed = now(),
-            revision = wanted.revision, charged_ms = wanted.charge_ms, claimed_beat = $2 + 1
+            revision = wanted.revision, charged_ms = wanted.charge_ms, claimed_beat = $2 + 1,
+            trial = wanted.trial, tried = tried OR wanted.trial IS NOT NULL
         FROM wanted JOIN unlocked USING (id)
         WHERE builds.id = wanted.id AND builds.epoch = wanted.epoch AND state = 0
             AND (not_before <= now() OR not_before > now() + interval '64 s')
             AND NOT EXISTS (
-                SELECT FROM machines WHERE name = builds.machine
+                SELECT FROM machines WHERE name = builds.machine AND wanted.trial IS NULL
                     AND (wanted.revision <> machines.revision
                         OR wanted.content IS DISTINCT FROM
                             coalesce(machines.content, wanted.content)))
-        RETURNING builds.id, builds.epoch, requirements, canceled, submitter, builds.charged_ms)
-    SELECT id, epoch, requirements, canceled, submitter,
+            AND (wanted.trial IS NULL OR NOT tried AND losses = 0 AND EXISTS (
+                SELECT FROM trials JOIN machines ON name = trials.machine
+                WHERE trials.machine = builds.machine AND number = wanted.trial AND promoted IS NULL
+                    AND trials.revision = wanted.revision AND trials.revision > machines.revision
+                    AND trials.content IS NOT DISTINCT FROM wanted.content))
+        RETURNING builds.id, builds.epoch, requirements, canceled, submitter, builds.charged_ms,
+            builds.trial, builds.revision),
+    noted AS (
+        INSERT INTO trial_runs (build, trial, revision, epoch, host)
+        SELECT id, trial, revision, epoch, $1 FROM claimed WHERE trial IS NOT NULL)
+    SELECT id, epoch, requirements, canceled, CASE WHEN trial IS NOT NULL THEN revision END, submitter,
         (now() AT TIME ZONE 'UTC')::date - date '2000-01-01', charged_ms
     FROM claimed
     UNION ALL
-    SELECT NULL, (SELECT count(*) FROM hosts WHERE id = $1), NULL, NULL, NULL, NULL, NULL
+    SELECT NULL, (SELECT count(*) FROM hosts WHERE id = $1), NULL, NULL, NULL, NULL, NULL, NULL
     WHERE NOT EXISTS (SELECT FROM beat)";
 
 /// Records a result, if its lease is the newest of the build and belongs to the host. Returns the charge.
-/// `$5` is true if the files of the build go into the object store, and the rules for notifications `$7` are
-/// to weigh it.
+/// `$5` is true if the files of the build go into the object store. `$6` is true for an outcome that is a result
+/// on trial as well; otherwise only that of a canceled build is one. `$7` is the message, and the rules for
+/// notifications `$8` are to weigh the end.
 pub(crate) const FINISH: &str = "
     WITH gone AS (
-        DELETE FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 RETURNING *),
+        DELETE FROM builds
+        WHERE id = $2 AND epoch = $3 AND host = $1 AND (trial IS NULL OR canceled OR $6) RETURNING *),
     kept AS (
         INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
             revision, outcome, is_reported, target, project, priority, claimed, message)
-        SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, $4, true,
-            target, project, priority, claimed, $6
+        SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision,
+            CASE WHEN trial IS NULL OR $6 THEN $4 ELSE 'abort' END, true, target, project, priority, claimed,
+            $7
         FROM gone),
     archived AS (
         INSERT INTO uploads (build, epoch, host) SELECT id, epoch, host FROM gone WHERE $5),
     told AS (
         INSERT INTO notify_ends (rule, build, canceled)
-        SELECT rule, id, canceled FROM gone, unnest($7::text[]) AS rule)
+        SELECT rule, id, canceled FROM gone, unnest($8::text[]) AS rule)
     SELECT submitter, (now() AT TIME ZONE 'UTC')::date - date '2000-01-01',
         CASE WHEN state = 1
             THEN greatest(0, (extract(epoch FROM now() - claimed) * 1000)::bigint) - charged_ms
             ELSE 0 END
     FROM gone";
 
-/// Reads if the result of a lease is recorded.
+/// Reads if the result of a lease is recorded, or its failure on trial.
 pub(crate) const IS_FINISHED: &str = "
-    SELECT FROM finished WHERE id = $2 AND epoch = $3 AND host = $1 AND is_reported";
+    SELECT FROM finished WHERE id = $2 AND epoch = $3 AND host = $1 AND is_reported
+    UNION ALL
+    SELECT FROM trial_runs WHERE build = $2 AND epoch = $3 AND host = $1 AND failure IS NOT NULL";
 
-/// Reads if a lease was given back already.
+/// Reads if a lease was given back already, or has failed on trial.
 pub(crate) const IS_RELEASED: &str = "
-    SELECT FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 0";
+    SELECT FROM builds WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 0
+    UNION ALL
+    SELECT FROM trial_runs WHERE build = $2 AND epoch = $3 AND host = $1 AND failure IS NOT NULL";
 
 /// Returns a statement that takes the leases in `lost` from a host. A build that was lost too often, or is
 /// canceled, gets its result. `$losses_max` is the parameter with the largest number of losses, and `$rules`
@@ -272,11 +297,12 @@ macro_rules! take_leases {
     };
 }
 
-/// Takes one lease from a host.
+/// Takes one lease from a host. One on trial is taken by [`FAIL_ON_TRIAL`].
 pub(crate) const RELEASE: &str = take_leases!(
     "lost AS (
         SELECT id, epoch, host, claimed FROM builds
-        WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE)",
+        WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 AND (trial IS NULL OR canceled)
+        FOR UPDATE)",
     "$4",
     "true",
     "$5"
@@ -285,10 +311,13 @@ pub(crate) const RELEASE: &str = take_leases!(
 /// Takes one lease from a host that has started no guest, which is no loss. The pause doubles with each claim.
 pub(crate) const GIVE_BACK: &str = "
     WITH unused AS (
-        SELECT id, canceled FROM builds
+        SELECT id, canceled, trial FROM builds
         WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 FOR UPDATE),
+    untried AS (
+        DELETE FROM trial_runs WHERE build IN (SELECT id FROM unused WHERE trial IS NOT NULL)),
     back AS (
-        UPDATE builds SET state = 0, not_before = now() + interval '1 s' * power(2, least(epoch - 1, 6))
+        UPDATE builds SET state = 0, not_before = now() + interval '1 s' * power(2, least(epoch - 1, 6)),
+            tried = tried AND trial IS NULL, trial = NULL
         WHERE id IN (SELECT id FROM unused WHERE NOT canceled) RETURNING id),
     gone AS (
         DELETE FROM builds WHERE id IN (SELECT id FROM unused WHERE canceled) RETURNING *),
@@ -400,8 +429,16 @@ pub(crate) const FORGET_LOST: &str = "
         WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
 
 /// All statements.
-pub const ALL: [(&str, &str); 104] = [
-    ("window_soon", WINDOW_SOON),
+pub const ALL: [(&str, &str); 112] = [
+    ("placement_needs", PLACEMENT_NEEDS),
+    ("revisions", REVISIONS),
+    ("begin_trial", BEGIN_TRIAL),
+    ("end_trial", END_TRIAL),
+    ("is_ended", IS_ENDED),
+    ("trials", TRIALS),
+    ("fail_on_trial", FAIL_ON_TRIAL),
+    ("run_on_trial", RUN_ON_TRIAL),
+    ("forget_runs", FORGET_RUNS),
     ("usuals", USUALS),
     ("add_window", ADD_WINDOW),
     ("remove_window", REMOVE_WINDOW),

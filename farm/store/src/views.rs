@@ -52,6 +52,7 @@ impl Store {
         let lost = self.query(sql::LOST, &[&id]).await?;
         view.lost = lost.iter().map(lost_attempt).collect();
         view.usual_seconds = self.usual_seconds(&view).await?;
+        view.trial = self.run_on_trial(build, (view.epoch, view.outcome)).await?;
         Ok(Some(view))
     }
 
@@ -169,6 +170,7 @@ fn build(row: &Row) -> Result<BuildView, StoreError> {
         why: None,
         usual_seconds: None,
         files: None,
+        trial: None,
         lost: Vec::new(),
     })
 }

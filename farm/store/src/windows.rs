@@ -61,13 +61,8 @@ impl Connection {
         Ok(Answer::Done)
     }
 
-    /// Adds the usual durations to builds in the queue, if a placement may need them.
+    /// Adds the usual durations to builds in the queue.
     pub(crate) async fn add_usuals(&self, builds: &mut [Candidate]) -> Result<(), StoreError> {
-        let rows = self.query(sql::WINDOW_SOON, &[]).await?;
-        let is_soon = rows.first().is_some_and(|row| row.get(0));
-        if !is_soon || builds.is_empty() {
-            return Ok(());
-        }
         let ids: Vec<_> = builds.iter().map(|it| signed(it.build.0)).collect();
         let rows = self.query(sql::USUALS, &[&ids]).await?;
         let usual = |row: &Row| Some((number(row, 0), row.get::<_, Option<i64>>(1)?));

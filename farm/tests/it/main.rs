@@ -22,3 +22,4 @@ mod sources;
 mod storm;
 mod toaster;
 mod transfers;
+mod trials;

@@ -233,6 +233,7 @@ async fn answers_conform_to_the_description() {
     let revision = json!({ "revision": 4, "content": DIGEST });
     let (status, current) = client.ask(Some("admin"), publish, Some(&revision)).await;
     assert_eq!((status, current), (200, revision));
+    ask_about_trials(&client).await;
     let cancel = |path: &'static str| {
         client.ask(
             Some("submit"),
@@ -242,4 +243,39 @@ async fn answers_conform_to_the_description() {
     };
     assert_eq!(cancel("/farm/v1/builds/1/cancel").await.0, 409);
     assert_eq!(cancel("/farm/v1/builds/3/cancel").await.0, 204);
+}
+
+/// Puts revisions on trial, and ends the trials.
+async fn ask_about_trials(client: &Client) {
+    let ask = |revision: u64| {
+        let candidate = json!({ "revision": revision, "content": DIGEST, "canary": "3 of 10" });
+        let begin = (
+            "POST",
+            "/farm/v1/machines/{machine}",
+            "/farm/v1/machines/linux",
+        );
+        async move { client.ask(Some("admin"), begin, Some(&candidate)).await.0 }
+    };
+    let end = |route: &'static str, path: &'static str| async move {
+        client
+            .ask(Some("admin"), ("POST", route, path), None)
+            .await
+            .0
+    };
+    let rollback = || {
+        end(
+            "/farm/v1/machines/{machine}/rollback",
+            "/farm/v1/machines/linux/rollback",
+        )
+    };
+    let promote = || {
+        end(
+            "/farm/v1/machines/{machine}/promote",
+            "/farm/v1/machines/linux/promote",
+        )
+    };
+    assert_eq!((rollback().await, ask(4).await), (404, 409));
+    assert_eq!((ask(5).await, rollback().await), (200, 204));
+    assert_eq!((ask(5).await, promote().await), (200, 204));
+    assert_eq!(promote().await, 404);
 }

@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use config::builds::Artifact;
+use config::canary::Terms;
 use config::schedule::RunResult;
 use config::task::Digest;
 use config::{BuildId, MachineName, ScheduleName};
-use farm_core::Published;
 use farm_core::messages::NewBuild;
 use farm_core::schedules::NewSchedule;
 use farm_core::view::{
@@ -14,6 +14,7 @@ use farm_core::view::{
     ScheduleView,
 };
 use farm_core::windows::{WindowId, WindowRequest};
+use farm_core::{Published, Revision};
 use serde::Deserialize;
 
 use crate::{Client, Created, Result};
@@ -163,5 +164,21 @@ impl Client {
     /// A publication without a content gets that of the hosts.
     pub fn farm_publish(&self, machine: &MachineName, wanted: &Published) -> Result<Published> {
         self.post(&format!("machines/{machine}"), wanted)
+    }
+
+    /// Puts a revision of a machine on trial in the farm. Returns it with its content.
+    pub fn farm_try(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+        terms: Terms,
+    ) -> Result<Published> {
+        let body = serde_json::json!({ "revision": revision, "canary": terms });
+        self.post(&format!("machines/{machine}"), &body)
+    }
+
+    /// Ends the trial of a machine's revision in the farm with `promote` or `rollback`. Returns the revision.
+    pub fn farm_end_trial(&self, machine: &MachineName, verb: &str) -> Result<Published> {
+        self.post(&format!("machines/{machine}/{verb}"), &())
     }
 }

@@ -330,6 +330,7 @@ mod tests {
                 hosts: 38,
             }],
             unlike_hosts: 0,
+            trial: None,
             hosts: [("a".to_owned(), Revision(2))].into(),
             unlike: BTreeMap::new(),
         };

@@ -18,9 +18,11 @@ pub(super) fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     if dry_run.enabled {
-        let machines = client.farm_machines()?;
-        let known = machines.iter().find(|it| it.name == *machine);
-        return output.plan(plan(machine, known, revision));
+        let hosts = having(client, machine, revision)?;
+        return output.plan(format!(
+            "publish revision {} of {machine}, which {hosts}",
+            revision.0
+        ));
     }
     let wanted = Published {
         revision,
@@ -46,17 +48,24 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Returns the step in words.
-fn plan(machine: &MachineName, known: Option<&MachineView>, revision: Revision) -> String {
-    let hosts = known.map_or(0, |it| {
+/// Returns in words how many hosts have a revision.
+pub(super) fn having(
+    client: &Client,
+    machine: &MachineName,
+    revision: Revision,
+) -> Result<String, Failure> {
+    let machines = client.farm_machines()?;
+    let known = machines.iter().find(|it| it.name == *machine);
+    Ok(in_words(known, revision))
+}
+
+fn in_words(machine: Option<&MachineView>, revision: Revision) -> String {
+    let hosts = machine.map_or(0, |it| {
         let counted = it.revisions.iter().find(|it| it.revision == revision);
         counted.map_or(0, |it| it.hosts)
     });
     let has = if hosts == 1 { "host has" } else { "hosts have" };
-    format!(
-        "publish revision {} of {machine}, which {hosts} {has}",
-        revision.0
-    )
+    format!("{hosts} {has}")
 }
 
 #[cfg(test)]
@@ -69,32 +78,22 @@ mod tests {
 
     #[test]
     fn a_plan_counts_the_hosts_that_have_the_revision() {
-        let name: MachineName = "linux".parse().unwrap();
         let revisions = [(2, 2), (1, 1)].map(|(revision, hosts)| RevisionView {
             revision: Revision(revision),
             hosts,
         });
         let known = MachineView {
-            name: name.clone(),
+            name: "linux".parse().unwrap(),
             revision: None,
             content: None,
             revisions: revisions.into(),
             unlike_hosts: 0,
+            trial: None,
             hosts: BTreeMap::new(),
             unlike: BTreeMap::new(),
         };
-        let plan = |known, revision| plan(&name, known, Revision(revision));
-        assert_eq!(
-            plan(Some(&known), 2),
-            "publish revision 2 of linux, which 2 hosts have"
-        );
-        assert_eq!(
-            plan(Some(&known), 1),
-            "publish revision 1 of linux, which 1 host has"
-        );
-        assert_eq!(
-            plan(None, 1),
-            "publish revision 1 of linux, which 0 hosts have"
-        );
+        assert_eq!(in_words(Some(&known), Revision(2)), "2 hosts have");
+        assert_eq!(in_words(Some(&known), Revision(1)), "1 host has");
+        assert_eq!(in_words(None, Revision(1)), "0 hosts have");
     }
 }

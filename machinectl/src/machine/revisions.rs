@@ -23,7 +23,8 @@ pub(crate) enum Command {
     /// Make the revision of a machine that is on trial current
     ///
     /// A revision is on trial if it was brought in with --canary. The agent of the host promotes it
-    /// when enough builds have succeeded on it; this command does not wait for them.
+    /// when enough builds have succeeded on it; this command does not wait for them. With --farm, publishes
+    /// the revision that is on trial in the farm.
     Promote {
         /// The machine
         #[arg(value_name = "MACHINE")]
@@ -34,7 +35,7 @@ pub(crate) enum Command {
     /// Make an older revision of a machine current again
     ///
     /// If a new revision is on trial and no other one is named, ends the trial; the current
-    /// revision stays.
+    /// revision stays. With --farm, ends the trial in the farm.
     Rollback {
         /// The machine
         #[arg(value_name = "MACHINE")]

@@ -52,6 +52,7 @@ pub(crate) fn build(id: u64, state: BuildState) -> BuildView {
         finished: is_finished.then(|| at("12:05:00")),
         why: None,
         usual_seconds: None,
+        trial: None,
         files: None,
         lost: Vec::new(),
     }

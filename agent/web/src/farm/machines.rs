@@ -84,6 +84,7 @@ mod tests {
             content: None,
             revisions: revisions.collect(),
             unlike_hosts: 0,
+            trial: None,
             hosts: hosts.collect(),
             unlike: BTreeMap::new(),
         }

@@ -8,6 +8,7 @@ use super::{FarmView, Step};
 use crate::messages::{Grant, Poll, PollAnswer, Reply};
 use crate::operation::{Answer, Operation, Unknown};
 use crate::placement::{Placement, place};
+use crate::trials::Trial;
 use crate::{HostId, Moment, Published, Terms};
 
 /// The most builds of one submitter and machine that a placement looks at.
@@ -25,6 +26,7 @@ pub struct PollHandling {
     window: Option<Moment>,
     leases: Vec<Grant>,
     published: BTreeMap<MachineName, Published>,
+    trials: BTreeMap<MachineName, Trial>,
 }
 
 impl PollHandling {
@@ -40,6 +42,7 @@ impl PollHandling {
             window: None,
             leases: Vec::new(),
             published: BTreeMap::new(),
+            trials: BTreeMap::new(),
         };
         (handling, Step::Ask(beat))
     }
@@ -55,6 +58,7 @@ impl PollHandling {
                 beat,
                 leases,
                 published,
+                trials,
                 drained,
                 opens_in_ms,
             }) => {
@@ -62,6 +66,7 @@ impl PollHandling {
                 self.beat = beat;
                 self.leases = leases;
                 self.published = published;
+                self.trials = trials;
                 self.drained = drained;
                 if self.has_news() {
                     return self.reply();
@@ -71,11 +76,17 @@ impl PollHandling {
                 }
                 self.wait(now)
             }
-            Ok(Answer::Candidates { builds, used_ms }) => {
+            Ok(Answer::Candidates {
+                builds,
+                used_ms,
+                vacancies,
+            }) => {
                 let picks = place(&Placement {
                     host: self.host,
                     offer: &self.poll.offer,
                     published: &self.published,
+                    trials: &self.trials,
+                    vacancies: &vacancies,
                     builds: &builds,
                     used_ms: &used_ms,
                     hosts: &view.hosts,
@@ -150,11 +161,13 @@ impl PollHandling {
     }
 
     fn reply(&self) -> Step {
+        let trials = self.trials.iter();
+        let orders = trials.filter_map(|(machine, it)| Some((machine.clone(), it.order()?)));
         Step::Reply(Reply::Leases(PollAnswer {
             id: self.poll.id,
             leases: self.leases.clone(),
             published: self.published.clone(),
-            trials: BTreeMap::new(),
+            trials: orders.collect(),
             transfers: Vec::new(),
         }))
     }

@@ -8,6 +8,7 @@ use config::builds::Submitter;
 use config::{BuildId, MachineName};
 
 use crate::operation::{Answer, Candidate, Operation, Pick};
+use crate::trials::TrialNumber;
 use crate::{Epoch, Moment};
 
 /// The time for which builds that were read count as the queue.
@@ -35,6 +36,8 @@ pub struct Queue {
     most: u64,
     builds: Vec<Candidate>,
     used_ms: BTreeMap<Submitter, u64>,
+    /// The number of builds that may start on candidates, less those that this coordinator has placed since.
+    vacancies: BTreeMap<TrialNumber, usize>,
     /// The number of builds that were read of each lane.
     lanes: BTreeMap<Lane, usize>,
     /// The builds that this coordinator claims, with their epochs as they were read.
@@ -70,8 +73,14 @@ impl Queue {
 
     /// Notes the answer to [`Self::reading`] that was asked for at a time.
     pub fn note(&mut self, asked: Moment, operation: &Operation, answer: &Answer) {
-        let (Operation::Candidates { machines, most }, Answer::Candidates { builds, used_ms }) =
-            (operation, answer)
+        let Operation::Candidates { machines, most } = operation else {
+            return;
+        };
+        let Answer::Candidates {
+            builds,
+            used_ms,
+            vacancies,
+        } = answer
         else {
             return;
         };
@@ -80,6 +89,7 @@ impl Queue {
         self.most = *most;
         self.builds.clone_from(builds);
         self.used_ms.clone_from(used_ms);
+        self.vacancies.clone_from(vacancies);
         self.lanes.clear();
         for build in builds {
             *self.lanes.entry(lane(build)).or_default() += 1;
@@ -128,6 +138,7 @@ impl Queue {
         Some(Answer::Candidates {
             builds,
             used_ms: self.used_ms.clone(),
+            vacancies: self.vacancies.clone(),
         })
     }
 
@@ -138,6 +149,10 @@ impl Queue {
             let build = self.builds.iter().find(|it| it.build == pick.build);
             if let Some(submitter) = build.map(|it| it.submitter.clone()) {
                 *self.used_ms.entry(submitter).or_default() += pick.charge_ms;
+            }
+            let vacancies = pick.trial.and_then(|it| self.vacancies.get_mut(&it));
+            if let Some(vacancies) = vacancies {
+                *vacancies = vacancies.saturating_sub(1);
             }
         }
     }

@@ -53,6 +53,15 @@ impl PlainHandling {
             Request::Submit(submission) => Step::Ask(Operation::Submit(submission)),
             Request::Cancel(build) => Step::Ask(Operation::Cancel(build)),
             Request::Publish(machine, wanted) => Step::Ask(Operation::Publish(machine, wanted)),
+            Request::BeginTrial(machine, candidate, terms) => {
+                Step::Ask(Operation::BeginTrial(machine, candidate, terms))
+            }
+            Request::EndTrial(machine, number, verdict, reason) => Step::Ask(Operation::EndTrial {
+                machine,
+                number,
+                verdict,
+                reason,
+            }),
             Request::Drain(host, drained) => Step::Ask(Operation::Drain(host, drained)),
             Request::AddWindow(host, new) => Step::Ask(Operation::AddWindow(host, new)),
             Request::RemoveWindow(host, id) => Step::Ask(Operation::RemoveWindow(host, id)),
@@ -83,22 +92,31 @@ fn reply(request: &Request, answer: Answer) -> Reply {
         }
         (Request::Cancel(build), Answer::Canceled) => Reply::Canceled(*build),
         (Request::Cancel(build), Answer::Finished(outcome)) => Reply::Finished(*build, outcome),
-        (Request::Publish(machine, _), Answer::Published(revision)) => {
-            Reply::Published(machine.clone(), revision)
-        }
+        (
+            Request::Publish(machine, _) | Request::BeginTrial(machine, ..),
+            Answer::Published(revision),
+        ) => Reply::Published(machine.clone(), revision),
         (Request::Publish(machine, wanted), Answer::OtherContent(content)) => {
             let content = Some(content);
             let revision = wanted.revision;
             Reply::OtherContent(machine.clone(), Published { revision, content })
         }
+        (Request::BeginTrial(..), Answer::TrialBegun(number)) => Reply::TrialBegun(number),
+        (Request::BeginTrial(machine, ..), Answer::NotFound) => Reply::NotFound(format!(
+            "the farm has published no revision of {machine} that a candidate could be compared with; publish \
+             one first"
+        )),
+        (Request::EndTrial(machine, ..), Answer::Stale) => Reply::TrialOver(machine.clone()),
         (Request::AddWindow(..), Answer::Window(id)) => Reply::Window(id),
         (
-            Request::Drain(..)
+            Request::EndTrial(..)
+            | Request::Drain(..)
             | Request::RemoveWindow(..)
             | Request::RemoveSchedule(_)
             | Request::PauseSchedule(..),
             Answer::Done,
-        ) => Reply::Done,
+        )
+        | (Request::EndTrial(..), Answer::Recorded) => Reply::Done,
         (Request::AddSchedule(..), Answer::ScheduleAdded(added)) => Reply::ScheduleAdded(added),
         (Request::RunSchedule(..), Answer::Ran(build, result)) => Reply::Ran(build, result),
         (Request::PauseSchedule(name, _) | Request::RunSchedule(name, _), Answer::NotFound) => {

@@ -90,8 +90,8 @@ mod tests {
     fn a_trial_begins_once_and_ends_with_its_reason() {
         let mut agent = agent();
         let open = order(1, 2, None);
-        let begun = told(&mut agent, 0, 0, Some(open.clone()));
-        assert_eq!(begun, [], "it does not have the machine");
+        let first = told(&mut agent, 0, 0, Some(open.clone()));
+        assert_eq!(first, [], "it does not have the machine");
         agent.step(Moment(0), Input::Fetched(machine(), Revision(1)));
         let begin = [Effect::Try(machine(), open.clone())];
         assert_eq!(told(&mut agent, 100, 1, Some(open.clone())), begin);

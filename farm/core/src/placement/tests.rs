@@ -29,6 +29,7 @@ fn candidate(build: u64, submitter: &str, cpus: u64) -> Candidate {
         requirements: requirements("linux", cpus),
         waited_ms: 0,
         usual_ms: None,
+        may_be_on_trial: true,
     }
 }
 
@@ -81,6 +82,8 @@ fn placed_before(
         host: HostId(1),
         offer,
         published: &BTreeMap::new(),
+        trials: &BTreeMap::new(),
+        vacancies: &BTreeMap::new(),
         builds,
         used_ms: &BTreeMap::new(),
         hosts: &hosts,
@@ -129,6 +132,64 @@ fn before_a_window_only_builds_start_that_usually_end_in_time() {
     // A build of which no duration is known counts as ten minutes.
     assert_eq!(placed(Some(599_999)), [1, 2]);
     assert_eq!(placed(Some(600_000)), [1, 2, 3]);
+}
+
+/// Returns the builds that a host with a candidate gets, and those of them that run on it.
+fn tried(offer: &Offer, builds: &[Candidate], terms: &str, vacancies: usize) -> (usize, Vec<u64>) {
+    let trial = Trial {
+        number: TrialNumber(7),
+        candidate: Published {
+            revision: Revision(2),
+            content: "a".repeat(64).parse().ok(),
+        },
+        terms: terms.parse().unwrap(),
+        end: None,
+    };
+    let picks = place(&Placement {
+        host: HostId(1),
+        offer,
+        published: &BTreeMap::new(),
+        trials: &BTreeMap::from([("linux".parse().unwrap(), trial)]),
+        vacancies: &BTreeMap::from([(TrialNumber(7), vacancies)]),
+        builds,
+        used_ms: &BTreeMap::new(),
+        hosts: &BTreeMap::new(),
+        opens_in_ms: None,
+    });
+    let on_trial = picks.iter().filter(|it| it.trial.is_some());
+    assert!(on_trial.clone().all(|it| it.revision == Revision(2)));
+    (picks.len(), on_trial.map(|it| it.build.0).collect())
+}
+
+#[test]
+fn builds_of_the_share_run_on_a_candidate_that_the_host_has_ready() {
+    let mut builds: Vec<_> = (1..=6).map(|it| candidate(it, "ann", 1)).collect();
+    let mut ready = offer(6);
+    let trial = crate::OfferedTrial {
+        revision: Revision(2),
+        content: "a".repeat(64).parse().ok(),
+        toolchains: BTreeSet::from(["default".parse().unwrap()]),
+        ..crate::OfferedTrial::default()
+    };
+    assert_eq!(tried(&ready, &builds, "2 of 2", 2), (6, vec![]));
+    let mut offered = |change: fn(&mut crate::OfferedTrial)| {
+        let mut trial = trial.clone();
+        change(&mut trial);
+        ready
+            .machines
+            .values_mut()
+            .for_each(|it| it.trial = Some(trial.clone()));
+        tried(&ready, &builds, "2 of 2", 2)
+    };
+    assert_eq!(offered(|it| it.content = None), (6, vec![]));
+    assert_eq!(offered(|it| it.revision = Revision(3)), (6, vec![]));
+    assert_eq!(offered(|it| it.toolchains.clear()), (6, vec![]));
+    assert_eq!(offered(|_| ()), (6, vec![1, 2]));
+    assert_eq!(tried(&ready, &builds, "2 of 2", 0), (6, vec![]));
+    let share = tried(&ready, &builds, "1 of 2", 6).1;
+    assert!((1..6).contains(&share.len()), "{share:?}");
+    builds[0].may_be_on_trial = false;
+    assert_eq!(tried(&ready, &builds, "2 of 2", 2), (6, vec![2, 3]));
 }
 
 #[test]

@@ -9,8 +9,10 @@ use config::task::Digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::TrialView;
 use crate::placement::unlike;
 use crate::site::{HostState, Site};
+use crate::trials::TrialState;
 use crate::windows::{UNKNOWN_MS, Weekly, Window, WindowId, ends_before};
 use crate::{Offer, Published, Revision, Standing};
 
@@ -225,6 +227,9 @@ pub struct MachineView {
     /// Some of the hosts that get no builds of the machine until a person mends that, each with a sentence.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unlike: BTreeMap<String, String>,
+    /// The last trial of a revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialView>,
 }
 
 /// A revision of a machine on hosts.
@@ -246,6 +251,7 @@ impl MachineView {
             unlike_hosts: 0,
             hosts: BTreeMap::new(),
             unlike: BTreeMap::new(),
+            trial: None,
         }
     }
 
@@ -285,10 +291,20 @@ impl MachineView {
     }
 }
 
-/// Returns the machines of a farm from what it has published and what its hosts offer.
-pub fn machines(published: &BTreeMap<MachineName, Published>, hosts: &[Site]) -> Vec<MachineView> {
+/// Returns the machines of a farm from what it has published, the last trials and what its hosts offer.
+pub fn machines(
+    published: &BTreeMap<MachineName, Published>,
+    trials: &[TrialState],
+    hosts: &[Site],
+) -> Vec<MachineView> {
     let view = |name: &MachineName| MachineView::new(name, published.get(name));
     let mut machines: BTreeMap<_, _> = published.keys().map(|it| (it, view(it))).collect();
+    for state in trials {
+        let machine = machines.get_mut(&state.machine);
+        if let Some(machine) = machine {
+            machine.trial = Some(TrialView::from(state));
+        }
+    }
     for host in hosts {
         let mut unlike: BTreeMap<_, _> = unlike_machines(&host.offer, published).collect();
         for (name, offered) in &host.offer.machines {
@@ -324,7 +340,7 @@ mod tests {
             };
             let mut host = host("a", "linux", 0);
             host.offer.machines = [("linux".parse().unwrap(), machine)].into();
-            let machine = &machines(&published, &[site(&host)])[0];
+            let machine = &machines(&published, &[], &[site(&host)])[0];
             assert_eq!(machine.unlike_hosts, machine.unlike.len() as u64);
             let unlike = machine.unlike.get("a").cloned().unwrap_or_default();
             let shown: Vec<_> = host.compared(&published).unlike.into_values().collect();
@@ -432,7 +448,7 @@ mod tests {
         });
         let hosts = [("a", "linux", 2), ("b", "linux", 1), ("c", "mac", 7)];
         let hosts = hosts.map(|(name, machine, revision)| site(&host(name, machine, revision)));
-        let found = machines(&published.into(), &hosts);
+        let found = machines(&published.into(), &[], &hosts);
         let found: Vec<_> = found
             .iter()
             .map(|it| (it.name.as_str(), it.revision.map(|it| it.0), it.hosts.len()))
@@ -459,7 +475,7 @@ mod tests {
             site(&host(&format!("host{it:03}"), "linux", revision))
         });
         let mut hosts: Vec<_> = hosts.collect();
-        let machine = &machines(&published, &hosts)[0];
+        let machine = &machines(&published, &[], &hosts)[0];
         let counts = machine.revisions.iter().map(|it| (it.revision.0, it.hosts));
         let counts: Vec<_> = counts.take(3).collect();
         assert_eq!(counts, [(100, 500), (99, 401), (98, 1)]);
@@ -468,7 +484,7 @@ mod tests {
         for it in &mut hosts {
             *it = site(&host(&it.name, "linux", 101));
         }
-        let machine = &machines(&published, &hosts)[0];
+        let machine = &machines(&published, &[], &hosts)[0];
         assert_eq!(machine.unlike_hosts, 1000);
         assert_eq!(
             (machine.unlike.len(), machine.hosts.len()),

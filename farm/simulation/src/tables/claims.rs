@@ -4,9 +4,11 @@ use config::builds::Submitter;
 use config::task::Outcome;
 use farm_core::messages::Report;
 use farm_core::operation::{Answer, Pick};
-use farm_core::{Epoch, HostId, Lease, Standing};
+use farm_core::{Epoch, HostId, Lease, Published, Standing};
 
-use super::{BuildRecord, DAY_MS, DOUBLINGS_MAX, RETRY_MS, State, Tables, grant, is_due};
+use super::{
+    BuildRecord, DAY_MS, DOUBLINGS_MAX, RETRY_MS, RunRecord, State, Tables, grant, is_due,
+};
 
 impl Tables {
     pub(super) fn claim(&mut self, now: u64, host: HostId, beat: u64, picks: &[Pick]) -> Answer {
@@ -19,18 +21,14 @@ impl Tables {
         record.beat += 1;
         let mut claimed = Vec::new();
         for pick in picks {
+            let is_right = self.is_right(pick);
             let Some(build) = self.builds.get_mut(&pick.build) else {
                 continue;
             };
-            let machine = &build.submission.requirements.machine;
-            let published = self.published.get(machine);
-            let is_current = published.is_none_or(|it| {
-                it.standing(pick.revision, pick.content.as_ref()) == Standing::Current
-            });
             let State::Queued(not_before) = build.state else {
                 continue;
             };
-            if build.epoch != pick.epoch || !is_due(not_before, now) || !is_current {
+            if build.epoch != pick.epoch || !is_due(not_before, now) || !is_right {
                 continue;
             }
             build.epoch = Epoch(build.epoch.0 + 1);
@@ -39,6 +37,17 @@ impl Tables {
             build.host = Some(host);
             build.revision = pick.revision;
             build.charged_ms = pick.charge_ms;
+            build.trial = pick.trial;
+            build.tried |= pick.trial.is_some();
+            if let Some(trial) = pick.trial {
+                let run = RunRecord {
+                    trial,
+                    epoch: build.epoch,
+                    host,
+                    failure: None,
+                };
+                self.runs.insert(pick.build, run);
+            }
             claimed.push(grant(pick.build, build));
             let submitter = build.submission.submitter.clone();
             self.charge(now, submitter, pick.charge_ms.cast_signed());
@@ -46,8 +55,28 @@ impl Tables {
         Answer::Claimed(claimed)
     }
 
+    /// Returns true if the revision of a pick is the published one, or the candidate of its trial.
+    fn is_right(&self, pick: &Pick) -> bool {
+        let Some(build) = self.builds.get(&pick.build) else {
+            return false;
+        };
+        if let Some(number) = pick.trial {
+            let on = Published {
+                revision: pick.revision,
+                content: pick.content.clone(),
+            };
+            return self.may_try(build, number, &on);
+        }
+        let published = self.published.get(&build.submission.requirements.machine);
+        published
+            .is_none_or(|it| it.standing(pick.revision, pick.content.as_ref()) == Standing::Current)
+    }
+
     pub(super) fn finish(&mut self, now: u64, host: HostId, report: &Report) -> Answer {
-        let (lease, outcome) = (report.lease, report.outcome);
+        let (lease, mut outcome) = (report.lease, report.outcome);
+        if self.has_failed_on_trial(host, lease) {
+            return Answer::Recorded;
+        }
         let Some(build) = self.builds.get_mut(&lease.build) else {
             return Answer::Stale;
         };
@@ -63,11 +92,30 @@ impl Tables {
                 now.saturating_sub(since).cast_signed() - build.charged_ms.cast_signed()
             }
         };
+        if build.trial.is_some() && !outcome.is_good() {
+            if !build.canceled {
+                return self.failed(now, lease, outcome);
+            }
+            outcome = Outcome::Abort;
+        }
         build.state = State::Finished(outcome, Some((host, lease.epoch)));
         build.finished_at = now;
         let submitter = build.submission.submitter.clone();
         self.charge(now, submitter, used);
         self.add_upload(now, host, lease);
+        Answer::Recorded
+    }
+
+    /// Notes a failure on trial, for which its submitter is not charged.
+    fn failed(&mut self, now: u64, lease: Lease, outcome: Outcome) -> Answer {
+        let build = &self.builds[&lease.build];
+        let refund = match build.state {
+            State::Leased(_) => -build.charged_ms.cast_signed(),
+            State::Queued(_) | State::Finished(..) => 0,
+        };
+        let submitter = build.submission.submitter.clone();
+        self.charge(now, submitter, refund);
+        self.fail_on_trial(lease, outcome);
         Answer::Recorded
     }
 
@@ -79,6 +127,9 @@ impl Tables {
         is_unused: bool,
         attempts_max: u64,
     ) -> Answer {
+        if self.has_failed_on_trial(host, lease) {
+            return Answer::Recorded;
+        }
         let Some(build) = self.builds.get_mut(&lease.build) else {
             return Answer::Stale;
         };
@@ -88,7 +139,16 @@ impl Tables {
         match build.state {
             State::Finished(..) => return Answer::Stale,
             State::Queued(_) => {}
-            State::Leased(_) if is_unused => build.give_back(now),
+            State::Leased(_) if is_unused => {
+                if build.trial.take().is_some() {
+                    build.tried = false;
+                    self.runs.remove(&lease.build);
+                }
+                build.give_back(now);
+            }
+            State::Leased(_) if build.trial.is_some() && !build.canceled => {
+                return self.failed(now, lease, Outcome::Abnormal);
+            }
             State::Leased(_) => build.lose(now, attempts_max),
         }
         Answer::Recorded

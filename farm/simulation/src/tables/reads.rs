@@ -38,6 +38,7 @@ impl Tables {
                 requirements: record.submission.requirements.clone(),
                 waited_ms: now.saturating_sub(record.submitted_at),
                 usual_ms: is_soon.then(|| self.usual_ms(record)).flatten(),
+                may_be_on_trial: record.may_be_on_trial(),
             }));
         }
         builds.sort_by_key(|it| it.build);
@@ -45,7 +46,13 @@ impl Tables {
             .iter()
             .map(|it| (it.submitter.clone(), self.used(now, &it.submitter)))
             .collect();
-        Answer::Candidates { builds, used_ms }
+        let vacancies = self.open_trials();
+        let vacancies = vacancies.iter().map(|it| (it.trial.number, it.vacancies()));
+        Answer::Candidates {
+            builds,
+            used_ms,
+            vacancies: vacancies.collect(),
+        }
     }
 
     /// Returns true if a window of a host begins within a day.

@@ -73,6 +73,9 @@ impl World {
             revision: Revision(revision),
             content: Some(content(revision, is_other)),
         };
+        if self.rng.u32(0..3) == 0 {
+            return self.client_begins_trial(machine, revision);
+        }
         if self.rng.u32(0..4) == 0 {
             self.push_revision(&machine, &published(false));
             return;
@@ -110,6 +113,7 @@ impl World {
             }
             self.client_removes_schedules();
             self.client_publishes_the_rest();
+            self.client_ends_trials();
             return;
         }
         let pause = self.rng.u64(1..2 * STORM_MS / 40);
@@ -228,6 +232,7 @@ impl World {
             && self.tables.schedules.is_empty()
             && self.are_logs_archived()
             && self.are_revisions_everywhere()
+            && self.are_trials_over()
             && builds.all(|it| matches!(it.state, State::Finished(..)))
             && self.hosts.iter().filter(|it| !it.is_lost).all(|it| {
                 it.guests.is_empty() && it.agent.as_ref().is_some_and(|it| !it.has_results())
@@ -243,8 +248,9 @@ impl World {
         let schedules: Vec<_> = self.tables.schedules.keys().collect();
         let uploads = &self.tables.uploads;
         format!(
-            "builds {builds:?}, requests {requests:?}, schedules {schedules:?}, uploads {uploads:?}, published {:?}",
-            self.tables.published
+            "builds {builds:?}, requests {requests:?}, schedules {schedules:?}, uploads {uploads:?}, published {:?}, \
+             trials {:?}",
+            self.tables.published, self.tables.trials
         )
     }
 }

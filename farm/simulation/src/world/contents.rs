@@ -51,6 +51,14 @@ impl World {
 
     /// Deletes a machine of a host whose content is not the published one, as its operator is told.
     pub(super) fn mend(&mut self, host: usize, machine: MachineName) {
+        if self.hosts[host]
+            .trials
+            .get(&machine)
+            .is_some_and(|it| it.is_open)
+        {
+            // It may have the only copy of the revision on trial.
+            return self.after(1_000, Event::Mend(host, machine));
+        }
         let published = self.tables.published.get(&machine);
         let it = &mut self.hosts[host];
         let has = it.contents.get(&machine);
@@ -59,6 +67,8 @@ impl World {
         }
         it.revisions.remove(&machine);
         it.contents.remove(&machine);
+        it.trials.remove(&machine);
+        it.shelf.retain(|(it, _)| *it != machine);
         let process = it.process;
         self.ghosts.deleted(host, &machine);
         self.say(|| format!("host {host}: machine {machine} is deleted"));
@@ -76,7 +86,7 @@ impl World {
             let Some(pick) = pick.filter(|_| self.tables.published.contains_key(machine)) else {
                 continue;
             };
-            if !self.ghosts.has_one_content(machine, pick) {
+            if pick.trial.is_none() && !self.ghosts.has_one_content(machine, pick) {
                 let lease = grant.lease;
                 self.violate(format!(
                     "two builds of one published revision have the same content: {lease}"

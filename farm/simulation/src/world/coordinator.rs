@@ -319,6 +319,8 @@ impl World {
         self.after(WATCH_MS, Event::Watch(coordinator, process));
         let call = self.own_call(coordinator, Caller::Watch);
         self.ask(call, Operation::Hosts);
+        let call = self.own_call(coordinator, Caller::Watch);
+        self.ask(call, Operation::Trials);
         self.attend(coordinator);
         self.coordinator_looks_at_schedules(coordinator);
     }
@@ -338,6 +340,7 @@ impl World {
     fn watch_answer(&mut self, call: Call, answer: Result<Answer, Unknown>) {
         let rows = match answer {
             Ok(Answer::Hosts(rows)) => rows,
+            Ok(Answer::Trials(states)) => return self.trials_answer(call.coordinator, states),
             Ok(other) => return self.sources_answer(call.coordinator, other),
             Err(Unknown) => return,
         };

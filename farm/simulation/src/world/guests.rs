@@ -1,6 +1,5 @@
 //! The guests of hosts, and the guards that end them.
 
-use config::task::Outcome;
 use farm_core::host::Input;
 use farm_core::{Lease, Moment};
 
@@ -19,6 +18,10 @@ pub(crate) struct Guest {
 impl World {
     /// Starts a guest, unless builds that are not the farm's have taken its place meanwhile.
     pub(super) fn start_or_queue(&mut self, host: usize, lease: Lease, guard: Moment) {
+        if self.lacks_candidate(host, lease) {
+            self.hosts[host].queued.insert(lease);
+            return self.after(1, Event::WaitedTooLong(host, lease));
+        }
         if self.is_calm() || self.rng.u32(0..8) > 0 {
             return self.start_guest(host, lease, guard);
         }
@@ -38,6 +41,7 @@ impl World {
 
     fn start_guest(&mut self, host: usize, lease: Lease, guard: Moment) {
         self.check_start(host, lease);
+        self.check_trial_start(host, lease);
         let number = self.ghosts.next_guest();
         let it = &mut self.hosts[host];
         it.guests.insert(lease, Guest { number, guard });
@@ -98,16 +102,15 @@ impl World {
         if !self.has_guest(host, number, lease) {
             return;
         }
-        let it = &mut self.hosts[host];
+        let it = &self.hosts[host];
         if let Some(wait) = it.thaws_in(self.now) {
             return self.after(wait, Event::GuestEnds(host, number, lease));
         }
-        it.guests.remove(&lease);
-        let outcome = match self.rng.u32(0..4) {
-            0 => Outcome::Error,
-            _ => Outcome::Success,
+        let Some(outcome) = self.guest_outcome(host, lease) else {
+            return self.remove_guest(host, lease);
         };
         let it = &mut self.hosts[host];
+        it.guests.remove(&lease);
         it.disk.leave_result(lease, outcome);
         let process = it.process;
         self.after(

@@ -6,11 +6,13 @@ use config::MachineName;
 use config::task::Digest;
 use farm_core::host::{Effect, HostAgent, Input, Recovered};
 use farm_core::messages::{Poll, PollId, Reply, Request};
-use farm_core::{Capacity, HostId, Lease, Moment, Offer, OfferedMachine, Requirements, Revision};
+use farm_core::{
+    Capacity, HostId, Lease, Moment, Offer, OfferedMachine, Published, Requirements, Revision,
+};
 use fastrand::Rng;
 
 use super::guests::Guest;
-use super::host_disk::{Disk, Write};
+use super::host_disk::{Disk, Tried, Write};
 use super::{Event, Origin, TERMS, World};
 use crate::Bug;
 
@@ -37,7 +39,13 @@ pub(crate) struct Host {
     pub(crate) revisions: BTreeMap<MachineName, Revision>,
     /// The content of these revisions, as far as the host knows it.
     pub(super) contents: BTreeMap<MachineName, Digest>,
+    /// The last revision on trial of each machine.
+    pub(super) trials: BTreeMap<MachineName, Tried>,
+    /// The revisions that were on trial, which stay on the disk.
+    pub(super) shelf: Vec<(MachineName, Published)>,
     pub(crate) needs: BTreeMap<Lease, Requirements>,
+    /// The leases on revisions that are on trial.
+    pub(super) on_trial: BTreeMap<Lease, Revision>,
     /// The leases whose sources have arrived.
     pub(super) sources: BTreeSet<Lease>,
     next_tick: u64,
@@ -63,7 +71,10 @@ impl Host {
             disk: Disk::default(),
             revisions: BTreeMap::new(),
             contents: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            shelf: Vec::new(),
             needs: BTreeMap::new(),
+            on_trial: BTreeMap::new(),
             sources: BTreeSet::new(),
             next_tick: 0,
             is_lost: false,
@@ -127,7 +138,7 @@ impl World {
                 guests
             },
             revisions,
-            ..Recovered::default()
+            trials: self.hosts[host].trials_of_farm(),
         };
         let mut terms = TERMS;
         if self.has(Bug::HostUsesWholeLease) {
@@ -236,8 +247,10 @@ impl World {
                 };
                 self.host_sends(host, &Request::Poll(HostId(host as u64), poll));
             }
-            Effect::Record(lease, requirements, _) => {
+            Effect::Record(lease, requirements, on_trial) => {
                 self.ghosts.known(lease);
+                let candidate = on_trial.map(|it| (lease, it));
+                self.hosts[host].on_trial.extend(candidate);
                 self.hosts[host].needs.insert(lease, requirements.clone());
                 self.host_records(host, lease, &requirements);
                 if self.has(Bug::GuestBeforeRecord) {
@@ -277,8 +290,13 @@ impl World {
                 self.host_sends(host, &Request::Release(HostId(host as u64), release));
             }
             Effect::Forget(lease) => self.write(host, Write::Forget(lease)),
-            Effect::Fetch(machine, wanted) => self.fetch(host, machine, wanted),
-            Effect::Try(..) | Effect::EndTrial(..) => {}
+            Effect::Fetch(machine, wanted) => {
+                if !self.promote_on(host, &machine, &wanted) {
+                    self.fetch(host, machine, wanted, None);
+                }
+            }
+            Effect::Try(machine, order) => self.try_revision(host, machine, order),
+            Effect::EndTrial(machine, order) => self.end_trial_on(host, &machine, &order),
         }
     }
 
@@ -310,7 +328,7 @@ impl World {
                 toolchains: BTreeSet::from([self.client.toolchain().clone()]),
                 frozen: false,
                 cached: host == 0,
-                trial: None,
+                trial: it.offered_trial(machine, self),
             };
             (machine.clone(), offered)
         });

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use config::task::Outcome;
-use farm_core::Lease;
 use farm_core::host::{Input, OnDisk};
+use farm_core::trials::TrialNumber;
+use farm_core::{Lease, Published};
 
 use super::{Event, World};
 
@@ -17,6 +18,17 @@ pub(super) enum Write {
     Result(Lease, Outcome),
     /// The deletion of both.
     Forget(Lease),
+}
+
+/// A revision on trial on the disk of a host.
+#[derive(Debug, Clone)]
+pub(super) struct Tried {
+    /// The trial of the farm; 0 for one that a person has begun on this host only.
+    pub(super) number: TrialNumber,
+    pub(super) candidate: Published,
+    pub(super) is_open: bool,
+    /// The time at which its image is made, if that succeeds.
+    pub(super) ready_at: Option<u64>,
 }
 
 /// The disk of a host.

@@ -6,12 +6,14 @@ use config::task::{Digest, Outcome};
 use config::{BuildId, MachineName, ScheduleName};
 use farm_core::messages::{Grant, Reply, Request};
 use farm_core::operation::{Answer, Operation, Pick};
+use farm_core::trials::TrialNumber;
 use farm_core::windows::Window;
 use farm_core::{HostId, Lease, Published, Revision};
 
 use super::host::CPUS;
 use super::schedules::ScheduleGhosts;
 use super::transfers::is_faulty;
+use super::trials::TrialGhosts;
 use super::{HOSTS, TERMS, World};
 use crate::Bug;
 use crate::tables::{BuildRecord, ScheduleRecord, State, Tables};
@@ -24,6 +26,7 @@ pub(crate) struct Before {
     /// The losses of all builds.
     losses: u64,
     in_windows: BTreeSet<HostId>,
+    pub(super) open_trials: BTreeSet<TrialNumber>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     /// The number of builds.
     builds: usize,
@@ -46,6 +49,7 @@ pub(crate) struct Ghosts {
     /// True if a source was forgotten.
     pub(super) has_forgotten: bool,
     pub(super) schedules: ScheduleGhosts,
+    pub(super) trials: TrialGhosts,
     claimed: BTreeMap<MachineName, Revision>,
     current: [BTreeMap<MachineName, Revision>; HOSTS],
     contents: BTreeMap<(MachineName, Revision), Option<Digest>>,
@@ -132,6 +136,11 @@ impl World {
                     "no host runs more than fits: host {number}, {cpus}"
                 ));
             }
+            if let Some(machine) = self.unpromoted(host) {
+                broken.push(format!(
+                    "no host has a candidate as its current revision: host {number}, {machine}"
+                ));
+            }
             for (machine, revision) in &host.revisions {
                 let seen = self.ghosts.current[number]
                     .entry(machine.clone())
@@ -172,6 +181,7 @@ impl World {
         let is_open = |windows: &BTreeMap<_, Window>| windows.values().any(|it| it.is_open(now));
         let in_windows = hosts.clone().filter(|(_, it)| is_open(&it.windows));
         Before {
+            open_trials: self.tables.open_trial_numbers(),
             in_windows: in_windows.map(|(it, _)| *it).collect(),
             published: self.tables.published.clone(),
             drained: hosts
@@ -209,9 +219,10 @@ impl World {
         self.check_schedules((&before.schedules, before.builds), operation, answer);
         if let (Operation::Claim { host, .. }, Answer::Claimed(grants)) = (operation, answer) {
             for grant in grants {
-                self.check_claim(before, *host, grant.lease);
+                self.check_claim(before, *host, grant);
             }
         }
+        self.check_trials(operation, answer);
         self.check_needed();
         self.discarded(operation, answer);
         self.check_contents(operation, answer);
@@ -253,7 +264,8 @@ impl World {
         }
     }
 
-    fn check_claim(&mut self, before: &Before, host: HostId, lease: Lease) {
+    fn check_claim(&mut self, before: &Before, host: HostId, grant: &Grant) {
+        let lease = grant.lease;
         let record = self.tables.builds[&lease.build].clone();
         let machine = record.submission.requirements.machine.clone();
         if before.drained.contains(&host) {
@@ -267,8 +279,13 @@ impl World {
         }
         let started = self.ghosts.started.iter();
         let started = started.filter(|it| it.build == lease.build).count() as u64;
-        if started > record.losses || record.losses >= TERMS.attempts_max {
+        let failed = self.tables.runs.get(&lease.build);
+        let on_trial = failed.is_some_and(|it| it.failure.is_some() && it.epoch < lease.epoch);
+        if started > record.losses + u64::from(on_trial) || record.losses >= TERMS.attempts_max {
             self.violate(format!("no build is tried for ever: {lease}"));
+        }
+        if self.check_trial_claim(&before.open_trials, grant) {
+            return;
         }
         let Some(published) = before.published.get(&machine) else {
             return;
@@ -293,6 +310,9 @@ impl World {
             None => {
                 self.statistics.finished += 1;
                 self.ghosts.results.insert(build, record.state.clone());
+                if let State::Finished(outcome, _) = &record.state {
+                    self.check_trial_result(build, *outcome);
+                }
                 if let State::Finished(Outcome::Success | Outcome::Error, by) = &record.state {
                     self.check_reporter(build, *by);
                 }
@@ -318,7 +338,10 @@ impl World {
     pub(crate) fn replied(&mut self, reply: &Reply) {
         if let Reply::Recorded(lease) = reply {
             let found = self.tables.builds.get(&lease.build).map(|it| &it.state);
-            if !matches!(found, Some(State::Finished(_, Some((_, epoch)))) if *epoch == lease.epoch)
+            let run = self.tables.runs.get(&lease.build);
+            let has_failed = run.is_some_and(|it| it.epoch == lease.epoch && it.failure.is_some());
+            if !has_failed
+                && !matches!(found, Some(State::Finished(_, Some((_, epoch)))) if *epoch == lease.epoch)
             {
                 self.violate(format!("an acknowledged result is stored: {lease}"));
             }
@@ -353,6 +376,12 @@ impl World {
 }
 
 impl Tables {
+    /// Returns the numbers of the trials that are open.
+    fn open_trial_numbers(&self) -> BTreeSet<TrialNumber> {
+        let open = self.trials.values().filter(|it| it.trial.is_open());
+        open.map(|it| it.trial.number).collect()
+    }
+
     /// Returns true if a host has a lease.
     fn has_lease(&self, host: HostId, lease: Lease) -> bool {
         self.builds.get(&lease.build).is_some_and(|it| {

@@ -124,6 +124,7 @@ impl World {
         Ok(found.unwrap_or(Answer::Candidates {
             builds: Vec::new(),
             used_ms: BTreeMap::new(),
+            vacancies: BTreeMap::new(),
         }))
     }
 }

@@ -6,6 +6,7 @@ use farm_core::messages::Report;
 use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::schedules::Occasion;
 
+use super::trials::break_trials;
 use super::{Call, Event, World};
 use crate::Bug;
 use crate::tables::{BuildRecord, ScheduleRecord, State, Tables, time};
@@ -23,6 +24,7 @@ impl World {
             Operation::Hosts
                 | Operation::Candidates { .. }
                 | Operation::Schedules
+                | Operation::Trials
                 | Operation::TakeUploads { .. }
         );
         if !is_read {
@@ -57,6 +59,11 @@ fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operati
         (Bug::FinishIgnoresEpoch, Operation::Finish(_, Report { lease, .. })) => {
             if let Some(build) = tables.builds.get(&lease.build) {
                 lease.epoch = build.epoch;
+            }
+        }
+        (Bug::FailureOnTrialIsFinal, Operation::Finish(_, Report { lease, .. })) => {
+            if let Some(build) = tables.builds.get_mut(&lease.build) {
+                build.trial = None;
             }
         }
         (Bug::FinishIgnoresHost, Operation::Finish(host, Report { lease, .. })) => {
@@ -133,6 +140,11 @@ fn break_claim(bug: Bug, tables: &mut Tables, host: HostId, picks: &mut Vec<Pick
         }
         Bug::ClaimIgnoresWindows => {
             tables.hosts.entry(host).or_default().windows.clear();
+        }
+        Bug::ClaimIgnoresTrialEnd => {
+            for record in tables.trials.values_mut() {
+                record.trial.end = None;
+            }
         }
         Bug::ClaimIgnoresRevision => tables.published.clear(),
         _ => {}
@@ -223,7 +235,7 @@ fn break_after(
         (Bug::ClaimIgnoresRevision | Bug::ContentIsIgnored, Operation::Claim { .. }, _) => {
             tables.published.clone_from(&before.published);
         }
-        _ => {}
+        (bug, operation, answer) => break_trials(bug, before, tables, operation, answer),
     }
 }
 

@@ -9,6 +9,7 @@ use config::MachineName;
 use config::task::Digest;
 use farm_core::host::Input;
 use farm_core::sources::choose_source;
+use farm_core::trials::TrialNumber;
 use farm_core::{HostId, Published};
 
 use super::contents::content;
@@ -29,6 +30,8 @@ pub(crate) struct Fetch {
     source: Process,
     machine: MachineName,
     wanted: Published,
+    /// The trial that the revision is for; `None` for the published one.
+    trial: Option<TrialNumber>,
 }
 
 /// Returns the content of a revision that was cut.
@@ -61,7 +64,7 @@ impl World {
     }
 
     /// Makes a revision current on a host, unless a newer one is.
-    fn publish_on(
+    pub(super) fn publish_on(
         &mut self,
         host: usize,
         machine: &MachineName,
@@ -79,7 +82,13 @@ impl World {
     }
 
     /// Begins to fetch a revision.
-    pub(super) fn fetch(&mut self, host: usize, machine: MachineName, wanted: Published) {
+    pub(super) fn fetch(
+        &mut self,
+        host: usize,
+        machine: MachineName,
+        wanted: Published,
+        trial: Option<TrialNumber>,
+    ) {
         let receiver = (host, self.hosts[host].process);
         let not_fetched = Event::HostInput(host, receiver.1, Input::NotFetched(machine.clone()));
         let coordinator = self.rng.usize(0..self.coordinators.len());
@@ -100,6 +109,7 @@ impl World {
             source: (source, self.hosts[source].process),
             machine,
             wanted,
+            trial,
         };
         self.after(delay, Event::FetchDone(fetch));
     }
@@ -133,6 +143,10 @@ impl World {
         }
         let input = match self.arrived(fetch) {
             Some(content) if self.is_verified(&content, &fetch.wanted) => {
+                if let Some(number) = fetch.trial {
+                    let input = self.tried(host, &fetch.machine, &fetch.wanted, number);
+                    return self.after(0, Event::HostInput(host, process, input));
+                }
                 self.publish_on(host, &fetch.machine, &fetch.wanted, content);
                 Input::Fetched(fetch.machine.clone(), fetch.wanted.revision)
             }
@@ -163,7 +177,10 @@ impl World {
         // The source may have a newer one by now.
         let is_there = it.revisions.get(&fetch.machine) == Some(&fetch.wanted.revision);
         let content = it.contents.get(&fetch.machine).filter(|_| is_there);
-        let content = content?.clone();
+        let tried = it.trials.get(&fetch.machine).map(|it| &it.candidate);
+        let tried = tried.filter(|it| it.revision == fetch.wanted.revision);
+        let tried = tried.and_then(|it| it.content.as_ref());
+        let content = content.or(tried)?.clone();
         if !self.is_calm() && self.rng.u32(0..6) == 0 {
             self.statistics.faults += 1;
             return Some(damaged());

@@ -5,16 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::BuildId;
 use config::builds::{Artifact, Priority};
+use config::canary::TrialVerdict;
 use config::schedule::{Run, RunResult, Timing};
 use config::task::{Digest, Outcome, Source};
-use farm_core::messages::{Grant, NewBuild, Poll, PollAnswer, PollId, Release, Report, Subject};
+use farm_core::messages::{
+    Grant, NewBuild, NewRevision, Poll, PollAnswer, PollId, Release, Report, Subject,
+};
 use farm_core::schedules::{NewSchedule, Schedule};
 use farm_core::site::HostState;
 use farm_core::transfers::{TransferId, TransferOrder, Wanted};
 use farm_core::trials::{TrialNumber, TrialOrder};
 use farm_core::view::{
-    BuildPage, BuildState, BuildView, FilesPlace, HostView, LostAttempt, MachineView, ProjectView,
-    QueueView, RevisionView, ScheduleView, WindowView,
+    BuildPage, BuildState, BuildTrial, BuildView, FilesPlace, HostView, LostAttempt, MachineView,
+    ProjectView, QueueView, RevisionView, ScheduleView, TrialView, WindowView,
 };
 use farm_core::windows::{Day, Weekly, WindowId, WindowRequest};
 use farm_core::{
@@ -288,7 +291,34 @@ fn build() -> BuildView {
         why: Some("no host is free".to_owned()),
         usual_seconds: Some(1),
         files: Some(FilesPlace::Stored),
+        trial: Some(build_trial()),
         lost: vec![lost()],
+    }
+}
+
+fn build_trial() -> BuildTrial {
+    BuildTrial {
+        revision: Revision(3),
+        outcome: Some(Outcome::Error),
+        is_repeated: true,
+    }
+}
+
+fn trial() -> TrialView {
+    TrialView {
+        number: TrialNumber(1),
+        revision: Revision(3),
+        content: Some(digest()),
+        terms: "3 of 10".parse().unwrap(),
+        since: Timestamp::UNIX_EPOCH,
+        succeeded: 1,
+        needed: 3,
+        strikes: 1,
+        running: 1,
+        repeating: 1,
+        ended: Some(Timestamp::UNIX_EPOCH),
+        verdict: Some(TrialVerdict::RolledBack),
+        reason: Some("it failed".to_owned()),
     }
 }
 
@@ -383,6 +413,13 @@ fn compare_clients(compared: &mut Compared) {
     compared.sent("NewBuild", &new_build());
     compared.sent("Submitted", &Submitted { build: BuildId(7) });
     compared.taken("Published", &published());
+    let revision = NewRevision {
+        revision: published(),
+        canary: Some("3 of 10".parse().unwrap()),
+    };
+    compared.taken("NewRevision", &revision);
+    compared.sent("BuildTrial", &build_trial());
+    compared.sent("Trial", &trial());
     compared.sent("LostAttempt", &lost());
     compared.sent("Build", &build());
     let page = BuildPage {
@@ -424,6 +461,7 @@ fn compare_clients(compared: &mut Compared) {
         unlike_hosts: 1,
         hosts: [("build1".to_owned(), Revision(2))].into(),
         unlike: [("build1".to_owned(), "has other content".to_owned())].into(),
+        trial: Some(trial()),
     };
     compared.sent("Machine", &machine);
     let artifact = Artifact {

@@ -1,9 +1,11 @@
 //! The statements about maintenance windows.
 
-/// Reads if a window of a host begins within a day.
-pub(crate) const WINDOW_SOON: &str = "
+/// Reads what placements need beside the queue: durations, if a window of a host begins within a day, and
+/// vacancies, if a trial is open.
+pub(crate) const PLACEMENT_NEEDS: &str = "
     SELECT EXISTS (
-        SELECT FROM windows WHERE opens > now() AND opens < now() + interval '1 day')";
+            SELECT FROM windows WHERE opens > now() AND opens < now() + interval '1 day'),
+        EXISTS (SELECT FROM trials WHERE promoted IS NULL)";
 
 /// Reads the time that such builds took lately, for builds in the queue.
 pub(crate) const USUALS: &str = "

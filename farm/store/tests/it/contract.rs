@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use config::canary::TrialVerdict;
 use config::schedule::Timing;
 use config::task::{Digest, Outcome, Source};
 use config::{BuildId, ScheduleName};
@@ -10,6 +11,7 @@ use farm_core::copies::CoordinatorName;
 use farm_core::messages::{Report, Subject};
 use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::schedules::{Occasion, Schedule};
+use farm_core::trials::TrialNumber;
 use farm_core::windows::{Day, NewWindow, Occurrence, Weekly};
 use farm_core::{Epoch, HostId, Lease, Offer, OfferedMachine, Published, Revision};
 use farm_simulation::tables::{ScheduleRecord, Tables};
@@ -60,16 +62,68 @@ fn any_picks(rng: &mut Rng, tables: &Tables) -> Vec<Pick> {
     for _ in 0..rng.u8(1..4) {
         let (_, lease) = any_lease(rng, tables);
         if picks.iter().all(|it| it.build != lease.build) {
-            picks.push(Pick {
+            let on = any_revision(rng);
+            let pick = Pick {
                 build: lease.build,
                 epoch: lease.epoch,
-                revision: Revision(rng.u64(0..3)),
-                content: any_content(rng),
+                revision: on.revision,
+                content: on.content,
                 charge_ms: rng.u64(1..100_000),
-            });
+                trial: None,
+            };
+            picks.push(on_trial(rng, tables, pick));
         }
     }
     picks
+}
+
+/// Returns a pick that is on trial, if its machine has had a trial.
+fn on_trial(rng: &mut Rng, tables: &Tables, pick: Pick) -> Pick {
+    let build = tables.builds.get(&pick.build);
+    let machine = build.map(|it| &it.submission.requirements.machine);
+    let trial = machine
+        .and_then(|it| tables.trials.get(it))
+        .map(|it| &it.trial);
+    let Some(trial) = trial.filter(|_| rng.u8(0..4) > 0) else {
+        return pick;
+    };
+    let (on, number) = match rng.u8(0..6) {
+        0 => (any_revision(rng), trial.number),
+        1 => (trial.candidate.clone(), TrialNumber(rng.u64(0..9))),
+        _ => (trial.candidate.clone(), trial.number),
+    };
+    Pick {
+        revision: on.revision,
+        content: on.content,
+        trial: Some(number),
+        ..pick
+    }
+}
+
+/// Returns an operation on the trials of a machine.
+fn any_trial(rng: &mut Rng, tables: &Tables, machine: usize) -> Operation {
+    let machine = MACHINES[machine].parse().unwrap();
+    let last = tables.trials.get(&machine).map(|it| &it.trial);
+    match (rng.u8(0..6), last) {
+        (0, Some(last)) => Operation::EndTrial {
+            machine,
+            number: TrialNumber(last.number.0 - u64::from(rng.u8(0..4) == 0)),
+            verdict: [TrialVerdict::Promoted, TrialVerdict::RolledBack][rng.usize(0..2)],
+            reason: "a test".to_owned(),
+        },
+        (1, _) => Operation::Trials,
+        (2 | 3, _) => Operation::Publish(machine, any_revision(rng)),
+        (_, last) => {
+            let new = Published {
+                revision: Revision(rng.u64(2..6)),
+                content: any_content(rng),
+            };
+            let same = last.filter(|_| rng.bool());
+            let same = same.map(|it| it.candidate.clone());
+            let terms = ["1 of 1", "2 of 3"][rng.usize(0..2)].parse().unwrap();
+            Operation::BeginTrial(machine, same.unwrap_or(new), terms)
+        }
+    }
 }
 
 /// Returns true if a host whose beat was raised has a window before it.
@@ -252,7 +306,7 @@ fn any_upload(rng: &mut Rng, tables: &Tables) -> Operation {
 
 fn any_revision(rng: &mut Rng) -> Published {
     Published {
-        revision: Revision(rng.u64(0..3)),
+        revision: Revision(rng.u64(0..4)),
         content: any_content(rng),
     }
 }
@@ -270,10 +324,11 @@ fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
     };
     let machine = rng.usize(0..MACHINES.len());
     let attempts_max = 3;
-    match rng.u8(0..33) {
+    match rng.u8(0..38) {
         0..4 => any_submission(rng, tables, machine),
         23..29 => any_operation_on_sources(rng, tables),
         29..33 => any_upload(rng, tables),
+        33..38 => any_trial(rng, tables, machine),
         4 => Operation::Cancel(BuildId(rng.u64(0..=tables.builds.len() as u64 + 1))),
         5 | 6 => {
             let mut offer = Offer::default();
@@ -299,7 +354,7 @@ fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
         },
         12 | 13 => {
             let (host, lease) = any_lease(rng, tables);
-            let outcome = [Outcome::Success, Outcome::Error][rng.usize(0..2)];
+            let outcome = [Outcome::Success, Outcome::Error, Outcome::Abort][rng.usize(0..3)];
             let message = None;
             Operation::Finish(
                 host,
@@ -335,14 +390,28 @@ fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
 }
 
 /// The kinds of answers that each seed must give several times.
-const MANY: [&str; 7] = [
-    "claimed", "recorded", "rescued", "placed", "windows", "ran", "uploads",
+const MANY: [&str; 8] = [
+    "claimed", "recorded", "rescued", "placed", "windows", "ran", "uploads", "trials",
 ];
 
 /// Counts what an answer has.
 fn note(seen: &mut BTreeMap<&'static str, usize>, operation: &Operation, answer: &Answer) {
     let counts = match answer {
-        Answer::Claimed(grants) => vec![("claimed", grants.len())],
+        Answer::Claimed(grants) => {
+            let tried = grants.iter().filter(|it| it.trial.is_some());
+            vec![("claimed", grants.len()), ("tried", tried.count())]
+        }
+        Answer::Trials(trials) => {
+            let runs = trials.iter().flat_map(|it| &it.builds);
+            let failed = runs
+                .clone()
+                .filter(|it| it.result.is_some() && it.outcome.is_none());
+            vec![
+                ("trials", trials.len()),
+                ("runs", runs.count()),
+                ("repeating", failed.count()),
+            ]
+        }
         Answer::Recorded => vec![("recorded", 1)],
         Answer::Uploads(uploads) => vec![("uploads", uploads.len())],
         Answer::Rescued(leases) => vec![("rescued", leases.len())],
@@ -404,13 +473,13 @@ fn the_database_answers_as_specified() {
     );
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(prepare(&url));
-    let tables = "builds, finished, submissions, machines, used, offers, windows, schedules, sources, source_copies, uploads, archives";
+    let tables = "builds, finished, submissions, machines, used, offers, windows, schedules, sources, source_copies, uploads, archives, trials, trial_runs";
     let seeds = if is_long() { 500 } else { 30 };
     let mut seen = BTreeMap::new();
     for seed in 0..seeds {
         let reset = format!(
             "SET search_path = frozen; TRUNCATE {tables}; ALTER SEQUENCE build_ids RESTART;
-             ALTER SEQUENCE window_ids RESTART;
+             ALTER SEQUENCE window_ids RESTART; ALTER SEQUENCE trial_numbers RESTART;
              UPDATE hosts SET beat = 0, drained = false, orders = 0,
                 version = version + 1;
              UPDATE coordinators SET beat = 0, seen = to_timestamp(0)"
@@ -447,7 +516,15 @@ fn the_database_answers_as_specified() {
     for kind in MANY {
         assert!(seen.get(kind) > Some(&many), "{kind}: {seen:?}");
     }
-    for kind in ["durations", "missing", "expired", "discarded"] {
+    for kind in [
+        "durations",
+        "missing",
+        "expired",
+        "discarded",
+        "tried",
+        "runs",
+        "repeating",
+    ] {
         assert!(seen.get(kind) > Some(&0), "{kind}: {seen:?}");
     }
 }

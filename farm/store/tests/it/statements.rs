@@ -6,7 +6,7 @@ use server_tests::Cluster;
 use super::harness::{client, is_long, open};
 
 /// The hot statements with parameters.
-const HOT: [(&str, &str); 34] = [
+const HOT: [(&str, &str); 38] = [
     ("copies", "('{a,b}')"),
     ("keep", "('a', 'http://c')"),
     ("expire", "(1000)"),
@@ -33,9 +33,13 @@ const HOT: [(&str, &str); 34] = [
     ("used", "('{s1,s2}')"),
     (
         "claim",
-        "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}', '{c,c}')",
+        "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}', '{c,c}', '{1,NULL}')",
     ),
-    ("finish", "(7, 7, 1, 'success', true, 'm', '{r}')"),
+    ("finish", "(7, 7, 1, 'success', true, true, 'm', '{r}')"),
+    ("fail_on_trial", "(7, 7, 1, 'error')"),
+    ("run_on_trial", "(7)"),
+    ("is_released", "(7, 7, 1)"),
+    ("trials", "(true)"),
     ("charge", "('{s1,s2}', '{9000,9000}', '{1,1}', 1)"),
     ("is_finished", "(7, 7, 1)"),
     ("release", "(7, 7, 1, 5, '{r}')"),
@@ -93,6 +97,10 @@ fn fill(rows: u64) -> String {
          INSERT INTO uploads (build, epoch, host, due)
          SELECT n, 1, 100, now() + interval '1 min' FROM generate_series(1, {rows} / 4) n;
          INSERT INTO archives SELECT n, 1, now(), '{{}}' FROM generate_series({rows} / 4 + 1, {rows}) n;
+         INSERT INTO machines SELECT 'm' || n, 1 FROM generate_series(1, 20) n;
+         INSERT INTO trials (machine, number, revision, terms, began)
+         SELECT 'm' || n, n, 2, '1 of 1', now() FROM generate_series(1, 20) n;
+         INSERT INTO trial_runs SELECT n, n / 10, 2, 1, 100, now() FROM generate_series(1, {rows} / 4) n;
          INSERT INTO used SELECT 's' || n % 5000, current_date - n / 80000, n / 5000 % 16, 1
          FROM generate_series(0, 399999) n;
          ANALYZE"
@@ -135,6 +143,7 @@ fn every_statement_is_valid_and_the_hot_ones_use_indexes() {
                 "source_copies",
                 "uploads",
                 "archives",
+                "trial_runs",
             ],
         );
     }
@@ -179,7 +188,7 @@ fn check_plan(client: &mut postgres::Client, name: &str, sql: &str, tables: &[&s
 const RESULTS: [(&str, &str, &str); 6] = [
     (
         "finish",
-        "(1, 1, 1, 'success', true, 'm', '{r}')",
+        "(1, 1, 1, 'success', true, true, 'm', '{r}')",
         "1, 0, false",
     ),
     ("cancel_queued", "(1, '{r}')", "0, 0, false"),
@@ -249,7 +258,8 @@ fn months_that_are_old_are_forgotten() {
              VALUES (1, 1, '2020-02-07', false), (2, 1, now(), false);
              INSERT INTO uploads (build, epoch, host, ended)
              VALUES (1, 1, 1, '2020-02-07'), (2, 1, 1, now());
-             INSERT INTO archives VALUES (1, 1, '2020-02-07'), (2, 1, now())",
+             INSERT INTO archives VALUES (1, 1, '2020-02-07'), (2, 1, now());
+             INSERT INTO trial_runs VALUES (1, 1, 1, 1, 1, '2020-02-07'), (2, 1, 1, 1, 1, now())",
         )
         .unwrap();
     assert_eq!(
@@ -263,6 +273,7 @@ fn months_that_are_old_are_forgotten() {
         ("lost_attempts", "build"),
         ("uploads", "build"),
         ("archives", "build"),
+        ("trial_runs", "build"),
     ] {
         let rows = client
             .query(&format!("SELECT {id} FROM {table}"), &[])

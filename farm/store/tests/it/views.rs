@@ -44,6 +44,7 @@ pub(crate) async fn claim(store: &Store, build: config::BuildId, epoch: u64) -> 
         content: None,
         revision: Revision(3),
         charge_ms: 1,
+        trial: None,
     };
     let picks = vec![pick];
     let claim = Operation::Claim { host, beat, picks };

@@ -20,6 +20,7 @@ fn candidate(build: u64) -> Candidate {
         },
         waited_ms: 0,
         usual_ms: None,
+        may_be_on_trial: true,
     }
 }
 
@@ -31,11 +32,12 @@ fn read(queue: &mut Queue, at: u64, builds: std::ops::Range<u64>) {
     let operation = queue.reading(&machines(), 32);
     let builds = builds.map(candidate).collect();
     let used_ms = BTreeMap::from([("ann".parse().unwrap(), 5)]);
-    queue.note(
-        Moment(at),
-        &operation,
-        &Answer::Candidates { builds, used_ms },
-    );
+    let answer = Answer::Candidates {
+        builds,
+        used_ms,
+        vacancies: BTreeMap::from([(TrialNumber(1), 1)]),
+    };
+    queue.note(Moment(at), &operation, &answer);
 }
 
 fn pick(build: u64) -> Pick {
@@ -45,12 +47,15 @@ fn pick(build: u64) -> Pick {
         content: None,
         revision: Revision(0),
         charge_ms: 100,
+        trial: None,
     }
 }
 
 fn found(queue: &Queue, now: u64) -> Option<(Vec<u64>, u64)> {
     match queue.answer(Moment(now), &machines(), 32)? {
-        Answer::Candidates { builds, used_ms } => Some((
+        Answer::Candidates {
+            builds, used_ms, ..
+        } => Some((
             builds.iter().map(|it| it.build.0).collect(),
             used_ms.values().sum(),
         )),
@@ -88,6 +93,23 @@ fn builds_that_are_being_claimed_are_not_offered_twice() {
     assert_eq!(found(&queue, 3), None, "others have claimed build 2");
     read(&mut queue, 4, 2..4);
     assert_eq!(found(&queue, 5), Some((vec![2, 3], 5)));
+}
+
+#[test]
+fn a_build_that_is_placed_on_a_candidate_takes_its_vacancy() {
+    let mut queue = Queue::new(0);
+    read(&mut queue, 0, 1..4);
+    let vacancies = |queue: &Queue| match queue.answer(Moment(0), &machines(), 32) {
+        Some(Answer::Candidates { vacancies, .. }) => vacancies[&TrialNumber(1)],
+        _ => panic!("the queue was read"),
+    };
+    assert_eq!(vacancies(&queue), 1);
+    let tried = Pick {
+        trial: Some(TrialNumber(1)),
+        ..pick(1)
+    };
+    queue.claiming(Moment(0), &[tried, pick(2)]);
+    assert_eq!(vacancies(&queue), 0);
 }
 
 #[test]
