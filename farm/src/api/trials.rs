@@ -73,7 +73,7 @@ pub(super) async fn promote(
     state: State<Arc<Service>>,
     headers: HeaderMap,
     machine: Path<MachineName>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Json<Published>, Refusal> {
     end(state, headers, machine, TrialVerdict::Promoted).await
 }
 
@@ -81,17 +81,17 @@ pub(super) async fn roll_back(
     state: State<Arc<Service>>,
     headers: HeaderMap,
     machine: Path<MachineName>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Json<Published>, Refusal> {
     end(state, headers, machine, TrialVerdict::RolledBack).await
 }
 
-/// Ends the open trial of a machine.
+/// Ends the open trial of a machine. Returns the revision that was on trial.
 async fn end(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
     Path(machine): Path<MachineName>,
     verdict: TrialVerdict,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Json<Published>, Refusal> {
     let client = authorize(&service, &headers, Scope::Admin).await?;
     let revisions = service.coordinator.store().revisions().await;
     let (_, trials) = revisions.map_err(|_| Refusal::unavailable())?;
@@ -103,7 +103,7 @@ async fn end(
     let reason = format!("token {} decided so", client.name);
     let end = Request::EndTrial(machine, trial.number, verdict, reason);
     match service.coordinator.handle(end).await {
-        Reply::Done => Ok(StatusCode::NO_CONTENT),
+        Reply::Done => Ok(Json(trial.candidate.clone())),
         other => Err(Refusal::of(other)),
     }
 }

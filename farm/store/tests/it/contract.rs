@@ -494,7 +494,7 @@ fn the_database_answers_as_specified() {
         (0..2).for_each(|it| tables.register(CoordinatorName(format!("http://c{it}"))));
         let mut now = START_MS;
         let mut log = Vec::new();
-        for _ in 0..500 {
+        for _ in 0..800 {
             now = match rng.u8(0..30) {
                 0 => now + rng.u64(0..200_000_000),
                 1 => now - rng.u64(0..300_000),
