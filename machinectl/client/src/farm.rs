@@ -177,8 +177,8 @@ impl Client {
         self.post(&format!("machines/{machine}"), &body)
     }
 
-    /// Ends the trial of a machine's revision in the farm with `promote` or `rollback`. Returns the revision.
-    pub fn farm_end_trial(&self, machine: &MachineName, verb: &str) -> Result<Published> {
-        self.post(&format!("machines/{machine}/{verb}"), &())
+    /// Ends the trial of a machine's revision in the farm, with `promote` or `rollback`.
+    pub fn farm_end_trial(&self, machine: &MachineName, verb: &str) -> Result<()> {
+        self.command(&format!("machines/{machine}/{verb}"), &())
     }
 }

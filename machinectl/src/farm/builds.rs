@@ -160,6 +160,7 @@ pub(super) fn show(build: &BuildView, output: &Output) -> Result<(), Failure> {
         ("seconds", or_empty(build.seconds(Timestamp::now()))),
         ("usual seconds", or_empty(build.usual_seconds)),
         ("files", or_empty(build.files.map(FilesPlace::words))),
+        ("trial", or_empty(build.trial)),
         ("lost attempts", lost.join("\n")),
     ]))
 }

@@ -119,8 +119,10 @@ pub(super) fn show(host: &HostView, output: &Output) -> Result<(), Failure> {
     let machines = host.offer.machines.iter().map(|(name, it)| {
         let toolchains: Vec<_> = it.toolchains.iter().map(ToString::to_string).collect();
         let frozen = if it.frozen { ", with a checkpoint" } else { "" };
+        let trial = it.trial.as_ref();
+        let trial = trial.map_or(String::new(), |it| format!("; r{} on trial", it.revision.0));
         format!(
-            "{name} r{}: {}{frozen}",
+            "{name} r{}: {}{frozen}{trial}",
             it.revision.0,
             toolchains.join(", ")
         )
@@ -180,6 +182,11 @@ pub(super) fn machines(machines: &[MachineView], output: &Output) -> Result<(), 
         ]);
     }
     output.print_table(&table)?;
+    for machine in machines {
+        if let Some(trial) = &machine.trial {
+            output.status(format_args!("{}: {trial}", machine.name));
+        }
+    }
     for (host, sentence) in machines.iter().flat_map(|it| &it.unlike) {
         output.status(format_args!("host {host} {sentence}"));
     }

@@ -54,16 +54,23 @@ pub(crate) fn end(
             return Err(Failure::new(ExitStatus::Refused, text));
         }
     };
+    let machines = client.farm_machines()?;
+    let trial = machines.into_iter().find(|it| it.name == *machine);
+    let trial = trial
+        .and_then(|it| it.trial)
+        .filter(|it| it.ended.is_none());
+    let Some(trial) = trial else {
+        let text = format!("no revision of {machine} is on trial in the farm");
+        return Err(Failure::new(ExitStatus::Refused, text));
+    };
+    let revision = trial.revision.0;
     if dry_run.enabled {
-        return output.plan(format!("{verb} the revision of {machine} that is on trial"));
+        return output.plan(format!("{verb} revision {revision} of {machine}"));
     }
-    let candidate = client.farm_end_trial(machine, verb)?;
+    client.farm_end_trial(machine, verb)?;
     if output.is_json() {
-        return output.print_json(&candidate);
+        return output.print_json(&trial.revision);
     }
-    output.status(format_args!(
-        "revision {} of {machine} is {done}",
-        candidate.revision.0
-    ));
+    output.status(format_args!("revision {revision} of {machine} is {done}"));
     Ok(())
 }

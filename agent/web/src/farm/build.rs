@@ -137,6 +137,7 @@ impl FarmBuild {
             ("memory", Some(mebibytes(needs.memory_mib))),
             ("resources", Some(resources.join(", "))),
             ("priority", Some(build.priority.0.to_string())),
+            ("trial", build.trial.map(|it| it.to_string())),
             ("files", build.files.map(|it| it.words().to_owned())),
         ];
         let shown = all

@@ -1,8 +1,9 @@
 //! The machines of a farm.
 
 use askama::Template;
+use config::canary::TrialVerdict;
 use farm_core::Revision;
-use farm_core::view::{MachineView, RevisionView};
+use farm_core::view::{MachineView, RevisionView, TrialView};
 
 use crate::frame::Frame;
 
@@ -46,6 +47,16 @@ impl FarmMachines {
         machine.revisions.iter().map(group).collect()
     }
 
+    /// Returns the class of the color of a trial.
+    #[expect(clippy::unused_self, reason = "templates call methods")]
+    fn trial_class(&self, trial: &TrialView) -> &'static str {
+        match trial.verdict {
+            Some(TrialVerdict::Promoted) => "good",
+            Some(TrialVerdict::RolledBack) => "bad",
+            None => "busy",
+        }
+    }
+
     /// Returns the number of hosts that get no builds of a machine and are not named.
     #[expect(clippy::unused_self, reason = "templates call methods")]
     fn more_unlike(&self, machine: &MachineView) -> u64 {
@@ -66,6 +77,9 @@ fn class(published: Option<Revision>, revision: Revision) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use farm_core::trials::TrialNumber;
+    use jiff::Timestamp;
 
     use super::super::examples::frame;
     use super::*;
@@ -117,6 +131,42 @@ mod tests {
         assert_eq!(html.matches("pill bad").count(), 1);
         assert!(html.contains("b</a> has other content"));
         assert!(html.contains("37 more hosts get no builds"));
+    }
+
+    #[test]
+    fn a_trial_is_shown_with_its_verdict() {
+        let mut machine = machine(&[], 0);
+        let mut trial = TrialView {
+            number: TrialNumber(1),
+            revision: Revision(3),
+            content: None,
+            terms: "3 of 10".parse().unwrap(),
+            since: Timestamp::UNIX_EPOCH,
+            succeeded: 1,
+            needed: 3,
+            strikes: 0,
+            running: 0,
+            repeating: 0,
+            ended: None,
+            verdict: None,
+            reason: None,
+        };
+        let mut page = |trial: &TrialView| {
+            machine.trial = Some(trial.clone());
+            let page = FarmMachines {
+                frame: frame("Machines"),
+                machines: vec![machine.clone()],
+            };
+            page.render().unwrap()
+        };
+        let open = page(&trial);
+        assert!(open.contains("pill busy") && open.contains("1 of 3 builds have succeeded"));
+        trial.verdict = Some(TrialVerdict::RolledBack);
+        trial.reason = Some("it <b>failed".to_owned());
+        let ended = page(&trial);
+        assert!(
+            ended.contains("pill bad") && ended.contains("was rolled back: it &#60;b&#62;failed")
+        );
     }
 
     #[test]

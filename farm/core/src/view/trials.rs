@@ -1,5 +1,7 @@
 //! Trials of revisions, as clients see them.
 
+use std::fmt;
+
 use config::canary::{self, TrialVerdict};
 use config::task::{Digest, Outcome};
 use jiff::Timestamp;
@@ -55,6 +57,51 @@ pub struct TrialView {
     pub reason: Option<String>,
 }
 
+impl fmt::Display for BuildTrial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "on revision {}, which was on trial", self.revision.0)?;
+        match self.outcome {
+            Some(outcome) if self.is_repeated => {
+                write!(f, ": {outcome}, so it runs again on the published one")
+            }
+            Some(outcome) => write!(f, ": {outcome}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for TrialView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revision {} ", self.revision.0)?;
+        if let Some(verdict) = self.verdict {
+            write!(f, "was {verdict}")?;
+            return match &self.reason {
+                Some(reason) => write!(f, ": {reason}"),
+                None => Ok(()),
+            };
+        }
+        let Self {
+            terms,
+            succeeded,
+            needed,
+            ..
+        } = self;
+        write!(
+            f,
+            "is on trial ({terms}): {succeeded} of {needed} builds have succeeded"
+        )?;
+        let others = [
+            (self.running, "running"),
+            (self.repeating, "repeated"),
+            (self.strikes, "failed on it only"),
+        ];
+        for (number, what) in others.iter().filter(|(number, _)| *number > 0) {
+            write!(f, ", {number} {what}")?;
+        }
+        Ok(())
+    }
+}
+
 impl From<&TrialState> for TrialView {
     fn from(state: &TrialState) -> Self {
         let (trial, evidence) = (&state.trial, state.evidence());
@@ -80,4 +127,60 @@ impl From<&TrialState> for TrialView {
 /// Returns a time that the store gave as milliseconds since 1970.
 fn time(milliseconds: u64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds.cast_signed()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sentence_says_how_a_trial_stands() {
+        let mut trial = TrialView {
+            number: TrialNumber(1),
+            revision: Revision(5),
+            content: None,
+            terms: "3 of 10".parse().unwrap(),
+            since: Timestamp::UNIX_EPOCH,
+            succeeded: 1,
+            needed: 6,
+            strikes: 1,
+            running: 2,
+            repeating: 0,
+            ended: None,
+            verdict: None,
+            reason: None,
+        };
+        assert_eq!(
+            trial.to_string(),
+            "revision 5 is on trial (3 of 10): 1 of 6 builds have succeeded, 2 running, 1 failed on it only"
+        );
+        trial.verdict = Some(TrialVerdict::RolledBack);
+        trial.reason = Some("token ann decided so".to_owned());
+        assert_eq!(
+            trial.to_string(),
+            "revision 5 was rolled back: token ann decided so"
+        );
+    }
+
+    #[test]
+    fn a_build_says_that_it_ran_on_trial() {
+        let said = |outcome, is_repeated| {
+            let revision = Revision(5);
+            let trial = BuildTrial {
+                revision,
+                outcome,
+                is_repeated,
+            };
+            trial.to_string()
+        };
+        assert_eq!(said(None, false), "on revision 5, which was on trial");
+        assert_eq!(
+            said(Some(Outcome::Success), false),
+            "on revision 5, which was on trial: success"
+        );
+        assert_eq!(
+            said(Some(Outcome::Error), true),
+            "on revision 5, which was on trial: error, so it runs again on the published one"
+        );
+    }
 }
