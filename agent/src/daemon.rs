@@ -219,7 +219,7 @@ fn start_triggers(agent: &Arc<AgentState>, members: controllers::Members) {
     tokio::spawn(pull::run(Arc::clone(agent)));
     tokio::spawn(layers::run(Arc::clone(agent)));
     notifications::run(agent);
-    problems::run(agent, problems::USUAL);
+    problems::run(agent, problems::Pace::USUAL);
     feeds::run(agent, feeds::EXPIRY);
     let controllers = controllers::run(Arc::clone(agent), members);
     agent.tasks.spawn(controllers);

@@ -40,6 +40,7 @@ pub mod ssh;
 pub mod task;
 pub mod text;
 pub mod tokens;
+mod told;
 pub mod uri;
 pub mod web;
 

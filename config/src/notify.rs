@@ -1,14 +1,20 @@
-//! Notifications: when a rule is to tell of the end of a build or of a problem of the host, and the state of
-//! rules.
+//! Notifications of hosts and farms: when a rule is to tell of the end of a build or of a problem, and the
+//! state of rules.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::builds::Build;
-use crate::doctor::Id;
+use crate::controllers::without_password;
 use crate::names::{BuildId, NotifyName};
-use crate::settings::NotifyOn;
+use crate::settings::{NotifyOn, NotifyRules, Recipient};
 use crate::task::Outcome;
+pub use crate::told::{FarmProblem, ProblemId, ToldBuild};
+
+/// The longest pause between two attempts to deliver, in seconds.
+const PAUSE_SECONDS_MAX: u64 = 300;
 
 /// The kind of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,10 +28,10 @@ pub enum NotifyKind {
     /// A build ended otherwise.
     #[serde(rename = "build.finished")]
     Finished,
-    /// A problem of the host began.
+    /// A problem of the host or farm began.
     #[serde(rename = "problem.began")]
     ProblemBegan,
-    /// A problem of the host ended.
+    /// A problem of the host or farm ended.
     #[serde(rename = "problem.ended")]
     ProblemEnded,
     /// An administrator tries a rule.
@@ -33,11 +39,11 @@ pub enum NotifyKind {
     Test,
 }
 
-/// A problem of the host, as a notification tells of it.
+/// A problem of a host or a farm, as a notification tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The kind, by the doctor's name.
-    pub id: Id,
+    /// The kind.
+    pub id: ProblemId,
     /// The subject; empty for a kind of which all subjects are one problem.
     pub subject: String,
     /// The evidence when it began.
@@ -108,32 +114,130 @@ pub fn decide(on: NotifyOn, before: Option<bool>, verdict: Option<bool>) -> Opti
     is_sent.then_some(kind)
 }
 
+/// The effect of the end of a build on a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weighed<B = Build> {
+    /// The new state of the package; `None` if it stays as it was.
+    pub state: Option<PackageState>,
+    /// The notification, if one is sent.
+    pub notice: Option<Notice<B>>,
+}
+
+/// Weighs the end of a build that a rule concerns. `before` is the state of its package.
+pub fn weigh<B: ToldBuild + Clone>(
+    rule: &NotifyRules,
+    before: Option<PackageState>,
+    build: &B,
+    is_canceled: bool,
+) -> Weighed<B> {
+    let verdict = verdict(build.outcome(), is_canceled);
+    let is_new = |good: &bool| before.is_none_or(|before| before.good != *good);
+    let timestamp = build.ended();
+    let state = verdict.filter(is_new).map(|good| PackageState {
+        good,
+        build: build.id(),
+        since: timestamp,
+    });
+    let kind = decide(rule.on, before.map(|it| it.good), verdict);
+    let notice = kind.map(|kind| Notice {
+        kind,
+        timestamp,
+        data: NoticeData {
+            rule: rule.name.clone(),
+            before,
+            build: Some(Box::new(build.clone())),
+            problem: None,
+        },
+    });
+    Weighed { state, notice }
+}
+
 /// The content of a notification, in the form of the Standard Webhooks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
+pub struct Notice<B = Build> {
     /// The kind.
     #[serde(rename = "type")]
     pub kind: NotifyKind,
     /// The time of the end of the build, or of the begin or end of the problem.
     pub timestamp: Timestamp,
     /// The rest.
-    pub data: NoticeData,
+    pub data: NoticeData<B>,
+}
+
+impl<B> Notice<B> {
+    /// Returns the notification that tries a rule.
+    pub fn test(rule: NotifyName, now: Timestamp) -> Self {
+        Self::bare(NotifyKind::Test, rule, None, now)
+    }
+
+    /// Returns the notification of the begin or the end of a problem.
+    pub fn about(kind: NotifyKind, rule: NotifyName, problem: Problem, now: Timestamp) -> Self {
+        Self::bare(kind, rule, Some(problem), now)
+    }
+
+    fn bare(
+        kind: NotifyKind,
+        rule: NotifyName,
+        problem: Option<Problem>,
+        timestamp: Timestamp,
+    ) -> Self {
+        let data = NoticeData {
+            rule,
+            before: None,
+            build: None,
+            problem,
+        };
+        Self {
+            kind,
+            timestamp,
+            data,
+        }
+    }
 }
 
 /// The data of a notification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NoticeData {
+pub struct NoticeData<B = Build> {
     /// The rule.
     pub rule: NotifyName,
     /// The state of the package before this build; `None` if it had none.
     #[serde(default)]
     pub before: Option<PackageState>,
     /// The record of the build; `None` in a test, and if it is about a problem.
-    #[serde(default)]
-    pub build: Option<Box<Build>>,
-    /// The problem of the host.
+    pub build: Option<Box<B>>,
+    /// The problem of the host or farm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+}
+
+/// The end of the attempts to deliver a notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// It was delivered.
+    Delivered,
+    /// It was given up, for this reason.
+    GivenUp(String),
+}
+
+/// Returns the pause after so many failed attempts to deliver: two seconds, doubled up to five minutes.
+pub fn pause(failures: u64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    Duration::from_secs((2 << doublings).min(PAUSE_SECONDS_MAX))
+}
+
+/// The recorded notifications of a rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NotifyCounts {
+    /// The rule.
+    pub rule: String,
+    /// The time of the last delivery.
+    pub delivered: Option<Timestamp>,
+    /// The number of those that wait.
+    pub waiting: u32,
+    /// The number of those that were given up.
+    pub given_up: u32,
+    /// The last failure of the oldest that waits, or of the last that was given up.
+    pub failure: String,
 }
 
 /// The state of a rule for notifications.
@@ -147,7 +251,7 @@ pub struct NotifyStatus {
     pub to: String,
     /// `change`, `failure`, `always` or `never`.
     pub on: String,
-    /// The patterns of the problems of the host that are told as well.
+    /// The patterns of the problems that are told as well.
     #[serde(default)]
     pub problems: Vec<String>,
     /// The time of the last delivery.
@@ -160,6 +264,33 @@ pub struct NotifyStatus {
     /// The failure of the last attempt; empty after a delivery.
     #[serde(default)]
     pub failure: String,
+}
+
+impl NotifyStatus {
+    /// Returns the state of a rule with these notifications.
+    pub fn new(rules: &NotifyRules, counts: NotifyCounts) -> Self {
+        let (kind, to) = match &rules.recipient {
+            Recipient::Webhook { url, .. } => ("webhook", without_password(url)),
+            Recipient::Mail { to, .. } => ("mail", to.join(", ")),
+        };
+        let on = match rules.on {
+            NotifyOn::Change => "change",
+            NotifyOn::Failure => "failure",
+            NotifyOn::Always => "always",
+            NotifyOn::Never => "never",
+        };
+        Self {
+            name: rules.name.clone(),
+            kind: kind.to_owned(),
+            to,
+            on: on.to_owned(),
+            problems: rules.problems.clone(),
+            delivered: counts.delivered,
+            waiting: counts.waiting,
+            given_up: counts.given_up,
+            failure: counts.failure,
+        }
+    }
 }
 
 /// The result of a test of a rule.
@@ -176,6 +307,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::doctor::Id;
 
     proptest! {
         /// A recipient who follows the notifications of a rule `change` knows the state of a package.
@@ -203,7 +335,7 @@ mod tests {
     #[test]
     fn a_recipient_is_told_of_each_begin_and_each_end_once() {
         let problem = |id, subject: &str, proof: &str| Problem {
-            id,
+            id: ProblemId::Host(id),
             subject: subject.to_owned(),
             proof: proof.to_owned(),
             advice: String::new(),
@@ -223,6 +355,12 @@ mod tests {
         ];
         assert_eq!(both, expected);
         assert_eq!(changes(is_full, &[])[0].0, NotifyKind::ProblemEnded);
+    }
+
+    #[test]
+    fn pauses_grow_to_five_minutes() {
+        let seconds = |failures| pause(failures).as_secs();
+        assert_eq!([1, 2, 3, 8, 9, 99].map(seconds), [2, 4, 8, 256, 300, 300]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub use http::{Http, Tls, WebMode};
 pub use layers::Layers;
 pub use listing::SettingRow;
 pub use machines::{Machines, Pull};
-pub use notify::{NotifyOn, NotifyRules, Recipient};
+pub use notify::{NotifyOn, NotifyRules, Recipient, farm_notify};
 pub use pr::{PackageRoute, Pr, PrMode};
 pub use provenance::Provenance;
 pub use reader::Fault;

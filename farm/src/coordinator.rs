@@ -26,10 +26,12 @@ mod archiving;
 mod beats;
 mod held;
 mod scheduling;
+mod telling;
 mod watching;
 
 use beats::SharedBeats;
 use held::{Held, Place};
+pub use telling::{Telling, attempt};
 
 /// A coordinator.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Coordinator {
     sources: Option<Sources>,
     /// The object store for the files of builds that have ended.
     objects: Option<Objects>,
+    /// The rules for notifications.
+    telling: Option<Telling>,
     counters: Counters,
     terms: Terms,
     /// The months for which results are kept; 0 for ever.
@@ -80,6 +84,7 @@ impl Coordinator {
             transfers: Transfers::new(store.clone(), String::new()),
             sources: None,
             objects: None,
+            telling: None,
             counters: Counters::default(),
             store,
             terms,

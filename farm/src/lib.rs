@@ -6,6 +6,7 @@ pub mod bitbake;
 pub mod coordinator;
 pub mod metrics;
 pub mod objects;
+mod problems;
 pub mod secret;
 pub mod server;
 pub mod settings;

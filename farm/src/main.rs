@@ -1,5 +1,6 @@
 //! The program `buildhost-farm`: a coordinator, and the commands that enrol hosts.
 
+mod notify;
 mod serve;
 mod service_manager;
 mod tokens;
@@ -54,8 +55,8 @@ enum Command {
     /// SIGTERM and SIGINT stop it: requests that wait for builds are answered at once. SIGHUP makes it read
     /// the token in a file again.
     Serve(Serve),
-    /// Check the settings, the token of clients, the directory of sources and the object store, and exit. An
-    /// object is put there, read and deleted.
+    /// Check the settings, the token of clients, the directory of sources, notifications and the object store, and
+    /// exit. An object is put there, read and deleted.
     Check {
         /// Do not ask the object store. A reload does not, so that it works while the store is away.
         #[arg(long)]
@@ -79,6 +80,9 @@ enum Command {
     /// Create, list and revoke the tokens of clients.
     #[command(subcommand)]
     Token(tokens::Command),
+    /// List the rules for notifications of this coordinator, and try one.
+    #[command(subcommand)]
+    Notify(notify::Command),
     /// Print a completion script.
     #[command(hide = true)]
     Completions { shell: Shell },
@@ -201,6 +205,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let store = Store::open(&settings(&arguments)?.database, 1).await?;
             tokens::run(command, &store).await
         }
+        Command::Notify(command) => notify::run(command, &settings(&arguments)?).await,
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(*shell, &mut command, "buildhost-farm", &mut io::stdout());

@@ -152,6 +152,8 @@ pub struct FarmState {
     pub schedules: Vec<ScheduleView>,
     /// The builds whose files wait for the object store, if there is one.
     pub uploads: Option<Uploads>,
+    /// The number of notifications that wait, by rule.
+    pub notifications: Vec<(String, u32)>,
     /// The number of revisions on trial.
     pub trials_open: usize,
     /// The sources.
@@ -174,6 +176,7 @@ pub fn gauges(farm: Option<&FarmState>) -> String {
         }
         registry.register("hosts", "Hosts, by state", states);
         schedule_gauges(&mut registry, &farm.schedules, farm.queue.at);
+        notification_gauges(&mut registry, &farm.notifications);
         let open = farm.trials_open as u64;
         single(&mut registry, "trials_open", "Revisions on trial", open);
         file_gauges(&mut registry, farm);
@@ -203,6 +206,20 @@ fn schedule_gauges(registry: &mut Registry, schedules: &[ScheduleView], now: Tim
     let late = next.map_or(0, |next| seconds(next, now));
     let help = "Seconds since the oldest time of a schedule that has not run";
     single(registry, "schedule_late_seconds", help, late);
+}
+
+/// Adds the gauges of notifications, if there are rules.
+fn notification_gauges(registry: &mut Registry, notifications: &[(String, u32)]) {
+    if notifications.is_empty() {
+        return;
+    }
+    let waiting = Family::<Vec<(&'static str, String)>, Gauge>::default();
+    for (rule, count) in notifications {
+        let label = vec![("rule", rule.clone())];
+        waiting.get_or_create(&label).set((*count).into());
+    }
+    let help = "Notifications that wait for delivery, by rule";
+    registry.register("notifications_waiting", help, waiting);
 }
 
 /// Adds the gauges of sources, and of the files that wait for the object store.

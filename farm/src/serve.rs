@@ -7,13 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use farm::api::{Attempts, Service};
 use farm::bitbake::{self, BitBakeServices};
-use farm::coordinator::Coordinator;
+use farm::coordinator::{Coordinator, Telling};
 use farm::settings::{ObjectsSettings, Settings};
 use farm::sources::{Rules, Sources};
 use farm::{objects, secret, server};
 use farm_core::Terms;
 use farm_objects::Objects;
 use farm_store::Store;
+use notifications::watch::Pace;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -48,6 +49,11 @@ pub(crate) async fn serve(settings: Settings) -> anyhow::Result<()> {
         info!(objects = %objects.address(), "the files of builds go into an object store");
         coordinator = coordinator.archiving_to(objects);
     }
+    coordinator = coordinator.telling(Telling {
+        farm: settings.name.clone(),
+        rules: settings.notify.clone(),
+        pace: Pace::USUAL,
+    });
     let service = Arc::new(Service {
         coordinator,
         client_token: token.into(),
@@ -85,10 +91,18 @@ fn source_rules(settings: &Settings) -> Rules {
     }
 }
 
-/// Checks the token of clients, the directory of sources and, if that is wanted, the object store. It leaves
-/// nothing in either.
+/// Checks the token of clients, the keys and the mail program of notifications, the directory of sources and, if
+/// that is wanted, the object store. It leaves nothing behind.
 pub(crate) async fn check(settings: &Settings, with_objects: bool) -> anyhow::Result<()> {
     client_token(settings.client_token.as_deref())?;
+    for rules in &settings.notify {
+        if let Some(obstacle) = notifications::obstacle(rules) {
+            let name = &rules.name;
+            bail!(Refusal::Missing(format!(
+                "{name} cannot be notified: {obstacle}"
+            )));
+        }
+    }
     let checked = source_rules(settings).check().await;
     checked.map_err(|error| Refusal::Missing(sys::error_report::chain(&error)))?;
     let Some(objects) = settings.objects.as_ref().filter(|_| with_objects) else {

@@ -10,6 +10,7 @@ use hyper_util::service::TowerToHyperService;
 use linerpc::listener::{self, Deadlines, Places, TimedStream, prepare, raise_descriptor_limit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tower::Layer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::{debug, warn};
@@ -42,6 +43,8 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, stop: impl Futu
     let watching = tokio::spawn(async move { watched.coordinator.watch().await });
     let archived = Arc::clone(&service);
     let archiving = tokio::spawn(async move { archived.coordinator.archive().await });
+    let told = Arc::clone(&service);
+    let mut telling = tokio::spawn(async move { told.coordinator.tell().await });
     let (stopping, stopped) = watch::channel(false);
     let ended = Arc::clone(&service);
     let stop = async move {
@@ -56,6 +59,10 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, stop: impl Futu
     listener::serve(listener, &places, stop, SHUTDOWN_TIMEOUT, serve).await;
     watching.abort();
     archiving.abort();
+    // An attempt to deliver a notification is noted, if it ends in time.
+    if timeout(SHUTDOWN_TIMEOUT, &mut telling).await.is_err() {
+        telling.abort();
+    }
 }
 
 type Routes = tower_http::timeout::RequestBodyTimeout<axum::Router>;

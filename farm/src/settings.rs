@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use config::settings::{NotifyRules, farm_notify};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 mod objects;
 
@@ -24,7 +26,7 @@ const NAME_MAX: usize = 60;
 pub struct Written {
     /// The database of the farm.
     pub database: Option<String>,
-    /// The name of the farm on its pages.
+    /// The name of the farm on its pages and in notifications.
     pub name: Option<String>,
     /// The address for hosts and clients.
     pub listen: Option<String>,
@@ -47,6 +49,25 @@ pub struct Written {
     pub hashserv: Option<WrittenHashserv>,
     /// The object store.
     pub objects: Option<WrittenObjects>,
+    /// The rules for notifications, which are checked when the file is parsed.
+    #[serde(default, deserialize_with = "ignore")]
+    pub notify: Vec<NotifyRules>,
+}
+
+/// Skips the rules for notifications: [`farm_notify`] reads them.
+fn ignore<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NotifyRules>, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|IgnoredAny| Vec::new())
+}
+
+/// A reason for which a settings file cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// The text is no TOML, or has unknown keys.
+    #[error(transparent)]
+    Toml(#[from] toml::de::Error),
+    /// Rules for notifications cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Notify(Vec<config::settings::Fault>),
 }
 
 /// The section `[sources]` as it is written.
@@ -84,7 +105,7 @@ pub struct WrittenHashserv {
 pub struct Settings {
     /// The database of the farm.
     pub database: String,
-    /// The name of the farm on its pages.
+    /// The name of the farm on its pages and in notifications.
     pub name: String,
     /// The address for hosts and clients.
     pub listen: SocketAddr,
@@ -106,6 +127,8 @@ pub struct Settings {
     pub hashserv: Option<Hashserv>,
     /// The object store, if logs and artifacts are put into one.
     pub objects: Option<ObjectsSettings>,
+    /// The rules for notifications.
+    pub notify: Vec<NotifyRules>,
 }
 
 /// The settings of the PR service.
@@ -168,9 +191,11 @@ impl Written {
     /// Parses a settings file.
     ///
     /// # Errors
-    /// The text is no TOML, or has unknown keys; the error names the line.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    /// The text is no TOML, or has unknown keys or faulty rules for notifications; the error names the line.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let written: Self = toml::from_str(text)?;
+        let notify = farm_notify(text).map_err(ParseError::Notify)?;
+        Ok(Self { notify, ..written })
     }
 
     /// Returns these settings, and those of `other` where a key is missing.
@@ -189,6 +214,7 @@ impl Written {
             prserv: self.prserv.or(other.prserv),
             hashserv: self.hashserv.or(other.hashserv),
             objects: self.objects.or(other.objects),
+            notify: [self.notify, other.notify].concat(),
         }
     }
 
@@ -254,6 +280,7 @@ impl Written {
             prserv,
             hashserv,
             objects,
+            notify: self.notify,
         })
     }
 }
@@ -366,6 +393,8 @@ mod tests {
         assert!(shown.sources.ca.take().is_some());
         let objects = shown.objects.take().unwrap();
         assert_eq!(objects.region, "us-east-1");
+        let rules = std::mem::take(&mut shown.notify);
+        assert_eq!(rules[0].name.as_str(), "team");
         let token_file = shown.prserv.as_mut().and_then(|it| it.token_file.take());
         assert!(token_file.is_some());
         assert_eq!(Ok(shown), checked(&format!("{example}{sections}")));
@@ -411,6 +440,8 @@ mod tests {
         ");
         let open = checked(&format!("{DATABASE}listen = \"0.0.0.0:1\"\n")).unwrap_err();
         assert!(open.contains("set `url` as well"), "{open}");
+        let rule = "[[notify]]\nname = \"team\"\non = \"never\"\nproblems = [\"low-space\"]\n";
+        insta::assert_snapshot!(checked(&format!("{DATABASE}{rule}")).unwrap_err().replace("; line", "\nline"), @"");
         let unknown = checked("lisen = \"a\"\n").unwrap_err();
         assert!(
             unknown.contains("line 1") && unknown.contains("lisen"),

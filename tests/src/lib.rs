@@ -39,7 +39,7 @@ pub mod ssh;
 pub mod terminal;
 pub mod transfers;
 pub mod web_demo;
-pub mod webhooks;
+pub use server_tests::receivers as webhooks;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

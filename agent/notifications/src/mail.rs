@@ -5,9 +5,10 @@ use std::fmt::Write;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use config::builds::Build;
-use config::notify::{Notice, NotifyKind, Problem};
+use config::notify::{Notice, NotifyKind, Problem, ToldBuild};
 use config::printable;
+
+use crate::Site;
 
 /// The longest line of the text, in bytes.
 const LINE_MAX: usize = 300;
@@ -24,9 +25,9 @@ const ERRORS_MAX: usize = 5;
 /// The sender of mail.
 #[derive(Debug, Clone, Copy)]
 pub struct Sender<'s> {
-    /// The name of the host.
-    pub host: &'s str,
-    /// The address; that of the host if `None`.
+    /// The host or farm.
+    pub site: Site<'s>,
+    /// The address; that of the site if `None`.
     pub from: Option<&'s str>,
     /// The beginning of the address of a build's page.
     pub link: Option<&'s str>,
@@ -40,33 +41,35 @@ pub fn first_errors(log: &str) -> Vec<String> {
 }
 
 /// Returns a message with its headers, as `sendmail -t` reads it.
-pub fn message(
+pub fn message<B: ToldBuild>(
     sender: &Sender<'_>,
     to: &[String],
     id: &str,
-    notice: &Notice,
+    notice: &Notice<B>,
     errors: &[String],
 ) -> String {
-    let Sender { host, from, link } = *sender;
-    let from = from.map_or_else(|| format!("buildhost@{host}"), str::to_owned);
+    let name = sender.site.name();
+    let from = sender.from;
+    let domain = domain(name);
+    let from = from.map_or_else(|| format!("buildhost@{domain}"), str::to_owned);
     let date = notice.timestamp.strftime("%a, %d %b %Y %H:%M:%S +0000");
-    let subject = header(&format!("[{host}] {}", subject(notice)));
+    let subject = header(&format!("[{name}] {}", subject(notice)));
     let mut text = format!(
-        "From: {from}\nTo: {}\nSubject: {subject}\nDate: {date}\nMessage-ID: <{id}@{host}>\n\
+        "From: {from}\nTo: {}\nSubject: {subject}\nDate: {date}\nMessage-ID: <{id}@{domain}>\n\
          Auto-Submitted: auto-generated\nMIME-Version: 1.0\n\
          Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n",
         to.join(", ")
     );
     // Writing into memory cannot fail.
     let _ = match (&notice.data.build, &notice.data.problem) {
-        (Some(build), _) => about(&mut text, host, build, notice, errors, link),
-        (None, Some(problem)) => about_problem(&mut text, host, problem, notice),
+        (Some(build), _) => about(&mut text, sender, &**build, notice, errors),
+        (None, Some(problem)) => about_problem(&mut text, sender.site, problem, notice),
         (None, None) => writeln!(text, "This is a test of the rule {}.", notice.data.rule),
     };
     text
 }
 
-fn subject(notice: &Notice) -> String {
+fn subject<B: ToldBuild>(notice: &Notice<B>) -> String {
     if let Some(problem) = &notice.data.problem {
         let word = if notice.kind == NotifyKind::ProblemEnded {
             "ended: "
@@ -80,27 +83,30 @@ fn subject(notice: &Notice) -> String {
     let Some(build) = &notice.data.build else {
         return format!("test of {}", notice.data.rule);
     };
-    let outcome = build.outcome.map(|it| it.to_string()).unwrap_or_default();
+    let outcome = outcome(&**build);
     let words = match notice.kind {
         NotifyKind::Failed => "failed".to_owned(),
         NotifyKind::Fixed => "succeeds again".to_owned(),
         _ => format!("ended: {outcome}"),
     };
-    format!("{} on {} {words}", build.target, build.machine)
+    format!("{} on {} {words}", build.package(), build.machine())
 }
 
-fn about(
+fn outcome(build: &impl ToldBuild) -> String {
+    build.outcome().map(|it| it.to_string()).unwrap_or_default()
+}
+
+fn about<B: ToldBuild>(
     text: &mut String,
-    host: &str,
-    build: &Build,
-    notice: &Notice,
+    sender: &Sender<'_>,
+    build: &B,
+    notice: &Notice<B>,
     errors: &[String],
-    link: Option<&str>,
 ) -> std::fmt::Result {
     writeln!(text, "{}.", line(&subject(notice)))?;
-    if !build.message.is_empty() {
+    if !build.message().is_empty() {
         writeln!(text)?;
-        for it in build.message.lines() {
+        for it in build.message().lines() {
             writeln!(text, "{}", line(it))?;
         }
     }
@@ -110,11 +116,23 @@ fn about(
             writeln!(text, "    {}", line(it))?;
         }
     }
-    writeln!(text, "\nBuild:     {} on host {host}", build.id)?;
-    let outcome = build.outcome.map(|it| it.to_string()).unwrap_or_default();
-    writeln!(text, "Outcome:   {outcome}")?;
-    writeln!(text, "Toolchain: {}", build.toolchain)?;
-    writeln!(text, "Submitter: {}", line(&build.submitter.to_string()))?;
+    let (id, site) = (build.id(), sender.site);
+    let preposition = match site {
+        Site::Host(_) => "on",
+        Site::Farm(_) => "of",
+    };
+    writeln!(
+        text,
+        "\nBuild:     {id} {preposition} {} {}",
+        site.word(),
+        line(site.name())
+    )?;
+    if let Some(host) = build.host() {
+        writeln!(text, "Host:      {}", line(host))?;
+    }
+    writeln!(text, "Outcome:   {}", outcome(build))?;
+    writeln!(text, "Toolchain: {}", build.toolchain())?;
+    writeln!(text, "Submitter: {}", line(&build.submitter().to_string()))?;
     if let Some(before) = &notice.data.before {
         let word = if before.good { "succeeded" } else { "failed" };
         let since = before.since.strftime("%Y-%m-%d %H:%M UTC");
@@ -124,21 +142,22 @@ fn about(
             before.build
         )?;
     }
-    match link {
-        Some(link) => writeln!(text, "Page:      {link}{}", build.id),
-        None => writeln!(
-            text,
-            "\n`buildhost log {}` on the host shows its log.",
-            build.id
-        ),
+    match (sender.link, site) {
+        (Some(link), _) => writeln!(text, "Page:      {link}{id}"),
+        (None, Site::Host(_)) => {
+            writeln!(text, "\n`buildhost log {id}` on the host shows its log.")
+        }
+        (None, Site::Farm(_)) => {
+            writeln!(text, "\n`buildhost --farm URL log {id}` shows its log.")
+        }
     }
 }
 
-fn about_problem(
+fn about_problem<B: ToldBuild>(
     text: &mut String,
-    host: &str,
+    site: Site<'_>,
     problem: &Problem,
-    notice: &Notice,
+    notice: &Notice<B>,
 ) -> std::fmt::Result {
     let Problem {
         id,
@@ -148,9 +167,13 @@ fn about_problem(
         ..
     } = problem;
     let since = since.strftime("%Y-%m-%d %H:%M UTC");
-    writeln!(text, "{}.\n", line(id.kind().meaning))?;
+    writeln!(text, "{}.\n", line(id.meaning()))?;
     writeln!(text, "Problem:  {}", line(&subject(notice)))?;
-    writeln!(text, "Host:     {host}")?;
+    let (word, name) = match site {
+        Site::Host(name) => ("Host", name),
+        Site::Farm(name) => ("Farm", name),
+    };
+    writeln!(text, "{word}:     {}", line(name))?;
     writeln!(text, "Evidence: {}", line(proof))?;
     writeln!(text, "Since:    {since}")?;
     if notice.kind == NotifyKind::ProblemEnded {
@@ -158,7 +181,16 @@ fn about_problem(
         return writeln!(text, "Ended:    {end}");
     }
     writeln!(text, "Advice:   {}", line(advice))?;
-    writeln!(text, "\n`buildhost doctor` on the host tells more.")
+    if let Site::Host(_) = site {
+        writeln!(text, "\n`buildhost doctor` on the host tells more.")?;
+    }
+    Ok(())
+}
+
+/// Returns the name of a host or farm as a part of addresses.
+fn domain(name: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    name.replace(|c| !is_allowed(c), "-")
 }
 
 /// Returns text as one line that is shown as it is. A dot alone would end the input of sendmail.
@@ -191,8 +223,8 @@ fn header(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use config::builds::Submitter;
-    use config::notify::{NoticeData, PackageState};
+    use config::builds::{Build, Submitter};
+    use config::notify::{NoticeData, PackageState, ProblemId};
     use config::task::Outcome;
     use jiff::Timestamp;
     use proptest::prelude::*;
@@ -238,7 +270,7 @@ mod tests {
             before: None,
             build: None,
             problem: Some(Problem {
-                id: config::doctor::Id::LowSpace,
+                id: ProblemId::Host(config::doctor::Id::LowSpace),
                 subject: "/volume".to_owned(),
                 proof: "3 MiB are free".to_owned(),
                 advice: "delete machines".to_owned(),
@@ -246,7 +278,7 @@ mod tests {
             }),
         };
         let sender = Sender {
-            host: "build1",
+            site: Site::Host("build1"),
             from: None,
             link: None,
         };
@@ -285,7 +317,7 @@ Advice:   delete machines
 
     fn text(message: &str, errors: &[String]) -> String {
         let sender = Sender {
-            host: "build1",
+            site: Site::Host("build1"),
             from: None,
             link: Some("https://b.example/builds/"),
         };
@@ -324,6 +356,27 @@ Before:    succeeded since build 3 (2026-02-02 02:40 UTC)
 Page:      https://b.example/builds/7
 ";
         assert_eq!(text("make failed", &first_errors(log)), expected);
+    }
+
+    #[test]
+    fn a_farm_with_any_name_has_addresses() {
+        let sender = Sender {
+            site: Site::Farm("Kamera Köln"),
+            from: None,
+            link: None,
+        };
+        let to = ["a@example.org".to_owned()];
+        let text = super::message(&sender, &to, "msg_1", &notice("make failed"), &[]);
+        assert!(text.contains("From: buildhost@Kamera-K-ln\n"), "{text}");
+        assert!(text.contains("Message-ID: <msg_1@Kamera-K-ln>\n"), "{text}");
+        assert!(
+            text.contains("\nBuild:     7 of farm Kamera Köln\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("`buildhost --farm URL log 7` shows its log."),
+            "{text}"
+        );
     }
 
     #[test]

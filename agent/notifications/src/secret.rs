@@ -28,11 +28,17 @@ pub enum SecretError {
         /// The failure.
         source: std::io::Error,
     },
-    /// Others than root may read the file, or it is not root's.
+    /// Others than the user of this program may read the file, or it is not its own.
     #[error(
-        "the key {0} may be read or changed by others than root; `chown root:root {0}; chmod 600 {0}`"
+        "the key {path} may be read or changed by others than its user, or is not its own; \
+         `chown {uid} {path}; chmod 600 {path}`"
     )]
-    Permissions(PathBuf),
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// The user of this program.
+        uid: u32,
+    },
     /// The file has no key.
     #[error(
         "{0} has no key: `whsec_` and 24 to 64 bytes in Base64 are expected, as \
@@ -46,7 +52,7 @@ pub enum SecretError {
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Reads the key in a file that only root may read.
+    /// Reads the key in a file that only the user of this program may read.
     ///
     /// # Errors
     /// The file cannot be read, others may read it, or it has no key.
@@ -57,9 +63,10 @@ impl Secret {
         };
         let file = sys::trusted::open(path).map_err(fault)?;
         let metadata = file.metadata().map_err(fault)?;
-        let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
-        if !is_own || !sys::file::is_closed(&metadata) {
-            return Err(SecretError::Permissions(path.to_owned()));
+        let uid = rustix::process::geteuid().as_raw();
+        if metadata.uid() != uid || !sys::file::is_closed(&metadata) {
+            let path = path.to_owned();
+            return Err(SecretError::Permissions { path, uid });
         }
         let mut text = Zeroizing::new(String::new());
         file.take(FILE_BYTES_MAX)

@@ -5,7 +5,7 @@
 //! nothing of others on its command line.
 
 use std::io::{self, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sys::command;
@@ -17,14 +17,22 @@ const PROGRAMS: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
 
 /// Hands a message to the mail program. Blocks.
 pub(crate) fn send(message: &str, limit: Duration) -> Delivery {
+    match program() {
+        Ok(program) => hand_over(&program, message, limit),
+        Err(missing) => Delivery::Failed(missing),
+    }
+}
+
+/// Finds the mail program.
+pub(crate) fn program() -> Result<PathBuf, String> {
     let found = PROGRAMS.iter().find_map(command::find);
-    let Some(program) = found.or_else(|| command::find("sendmail")) else {
-        return Delivery::Failed(format!(
+    let found = found.or_else(|| command::find("sendmail"));
+    found.ok_or_else(|| {
+        format!(
             "{} is missing: install a mail server, such as msmtp-mta",
             PROGRAMS[0]
-        ));
-    };
-    hand_over(&program, message, limit)
+        )
+    })
 }
 
 fn hand_over(program: &Path, message: &str, limit: Duration) -> Delivery {

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use config::notify::Notice;
+use config::notify::{Notice, ToldBuild};
 use config::settings::NotifyRules;
 use jiff::Timestamp;
 use reqwest_tls::StatusCode;
@@ -12,8 +12,8 @@ use reqwest_tls::blocking::{Client, Response};
 use reqwest_tls::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use crate::Delivery;
 use crate::secret::Secret;
+use crate::{Delivery, Site};
 
 const USER_AGENT: &str = concat!("buildhost/", env!("CARGO_PKG_VERSION"));
 /// The largest part of an answer that is read.
@@ -22,19 +22,19 @@ const ANSWER_BYTES_MAX: u64 = 4096;
 const SHOWN_MAX: usize = 200;
 
 /// Posts a notification once. Blocks.
-pub(crate) fn post(
+pub(crate) fn post<B: ToldBuild>(
     rules: &NotifyRules,
-    host: &str,
+    site: Site<'_>,
     url: &str,
     secret: Option<&Path>,
     id: &str,
-    notice: &Notice,
+    notice: &Notice<B>,
 ) -> Delivery {
     let secret = match secret.map(Secret::read).transpose() {
         Ok(secret) => secret,
         Err(error) => return Delivery::Failed(sys::error_report::chain(&error)),
     };
-    let body = body(host, rules.link.as_deref(), notice).to_string();
+    let body = body(site, rules.link.as_deref(), notice).to_string();
     let seconds = Timestamp::now().as_second();
     // A client is made for each request, which are rare: its threads end with it.
     let client = Client::builder()
@@ -65,11 +65,11 @@ pub(crate) fn post(
 }
 
 /// Returns the body of a request.
-fn body(host: &str, link: Option<&str>, notice: &Notice) -> Value {
+fn body<B: ToldBuild>(site: Site<'_>, link: Option<&str>, notice: &Notice<B>) -> Value {
     let mut body = json!(notice);
-    body["data"]["host"] = json!(host);
+    body["data"][site.word()] = json!(site.name());
     if let (Some(link), Some(build)) = (link, &notice.data.build) {
-        body["data"]["link"] = json!(format!("{link}{}", build.id));
+        body["data"]["link"] = json!(format!("{link}{}", build.id()));
     }
     body
 }

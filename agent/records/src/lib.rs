@@ -52,7 +52,7 @@ pub use finished::FinishedBuild;
 pub use idempotency::{IdempotencyKey, Submitted};
 pub use integrity::Integrity;
 pub use leases::{ControllerCounts, Lease};
-pub use notifications::{Notification, NotifyCounts, Settlement};
+pub use notifications::Notification;
 pub use schedules::Added;
 
 /// A failure to read or write the records.

@@ -3,7 +3,7 @@
 //! rules say, however often the agent is killed.
 
 use config::builds::Build;
-use config::notify::{Notice, NoticeData, PackageState, decide, verdict};
+use config::notify::{Notice, NotifyCounts, PackageState, Settlement, weigh};
 use config::settings::NotifyRules;
 use config::{BuildId, NotifyName};
 use jiff::Timestamp;
@@ -29,30 +29,6 @@ pub struct Notification {
     /// The number of failed attempts.
     pub failures: u32,
     /// The failure of the last attempt; may be empty.
-    pub failure: String,
-}
-
-/// The end of the attempts to deliver a notification.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settlement {
-    /// It was delivered.
-    Delivered,
-    /// It was given up, for this reason.
-    GivenUp(String),
-}
-
-/// The recorded notifications of a rule.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NotifyCounts {
-    /// The rule.
-    pub rule: String,
-    /// The time of the last delivery.
-    pub delivered: Option<Timestamp>,
-    /// The number of those that wait.
-    pub waiting: u32,
-    /// The number of those that were given up.
-    pub given_up: u32,
-    /// The last failure of the oldest that waits, or of the last that was given up.
     pub failure: String,
 }
 
@@ -178,17 +154,8 @@ pub(super) fn record_end(
 ) -> rusqlite::Result<()> {
     for rule in rules.iter().filter(|rule| rule.concerns(build)) {
         let before = package_state(transaction, rule, build)?;
-        let verdict = verdict(build.outcome, is_canceled);
-        let since = build.finished.unwrap_or(build.submitted);
-        if let Some(good) = verdict
-            && before.is_none_or(|before| before.good != good)
-        {
-            let build_id = build.id;
-            let state = PackageState {
-                good,
-                build: build_id,
-                since,
-            };
+        let weighed = weigh(rule, before, build, is_canceled);
+        if let Some(state) = weighed.state {
             let sql = "INSERT OR REPLACE INTO package_states (rule, machine, package, state)
                        VALUES (?1, ?2, ?3, ?4)";
             let (machine, package) = (build.machine.as_str(), build.target.to_string());
@@ -199,19 +166,7 @@ pub(super) fn record_end(
                 json(&state)?
             ])?;
         }
-        if let Some(kind) = decide(rule.on, before.map(|it| it.good), verdict) {
-            let data = NoticeData {
-                rule: rule.name.clone(),
-                before,
-                build: Some(Box::new(build.clone())),
-                problem: None,
-            };
-            let timestamp = since;
-            let notice = Notice {
-                kind,
-                timestamp,
-                data,
-            };
+        if let Some(notice) = weighed.notice {
             insert(transaction, Some(build.id), &notice)?;
         }
     }

@@ -3,7 +3,7 @@
 //! is killed.
 
 use config::NotifyName;
-use config::notify::{Notice, NoticeData, NotifyKind, Problem, changes};
+use config::notify::{Notice, NotifyKind, Problem, changes};
 use config::settings::NotifyRules;
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
@@ -61,16 +61,7 @@ fn tell(
     let changes = changes(&told(transaction, &rule.name)?, &open);
     for (kind, problem) in &changes {
         note(transaction, &rule.name, *kind, problem)?;
-        let notice = Notice {
-            kind: *kind,
-            timestamp: now,
-            data: NoticeData {
-                rule: rule.name.clone(),
-                before: None,
-                build: None,
-                problem: Some(problem.clone()),
-            },
-        };
+        let notice = Notice::about(*kind, rule.name.clone(), problem.clone(), now);
         insert(transaction, None, &notice)?;
     }
     Ok(changes.len())
@@ -91,7 +82,7 @@ fn note(
     kind: NotifyKind,
     problem: &Problem,
 ) -> rusqlite::Result<()> {
-    let (rule, id) = (rule.as_str(), problem.id.kind().name);
+    let (rule, id) = (rule.as_str(), problem.id.name());
     if kind == NotifyKind::ProblemEnded {
         let sql = "DELETE FROM told_problems WHERE rule = ?1 AND problem = ?2 AND subject = ?3";
         let values = params![rule, id, problem.subject];

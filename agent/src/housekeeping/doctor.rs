@@ -20,7 +20,7 @@ pub use inspect::{inspect, planned_deletions};
 pub use inventory::{
     CacheFacts, ControllerFacts, Group, Guest, Inventory, Network, Recorded, Records,
 };
-pub(crate) use problems::{Problems, problems};
+pub(crate) use problems::problems;
 pub use repair::repair;
 
 /// A repair.

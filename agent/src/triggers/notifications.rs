@@ -4,14 +4,12 @@ use std::error::Error;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use config::controllers::without_password;
-use config::notify::{Notice, NoticeData, NotifyKind, NotifyStatus, NotifyTest};
-use config::settings::{NotifyOn, NotifyRules, Recipient};
+use config::notify::{Notice, NotifyKind, NotifyStatus, NotifyTest, Settlement};
+use config::settings::NotifyRules;
 use jiff::Timestamp;
-use notifications::{Delivery, deliver, mail};
-use records::{Notification, NotifyCounts, RecordsError, Settlement};
+use notifications::{Delivery, Site, deliver, mail, settlement};
+use records::RecordsError;
 use state::AgentState;
 use sys::blocking::blocking;
 use tracing::{info, warn};
@@ -49,7 +47,7 @@ async fn round(agent: &Arc<AgentState>, rules: &NotifyRules) -> Result<Option<u3
         }
         let now = Timestamp::now();
         let delivery = attempt(agent, rules, next.id.clone(), next.content.clone()).await;
-        match settlement(rules, &next, delivery, now) {
+        match settlement(rules, next.created, delivery, now) {
             Ok(settlement) => {
                 match &settlement {
                     Settlement::Delivered => {
@@ -74,23 +72,6 @@ async fn round(agent: &Arc<AgentState>, rules: &NotifyRules) -> Result<Option<u3
     Ok(None)
 }
 
-/// Returns the end of the attempts after one at `now`, or the failure if there is another attempt.
-fn settlement(
-    rules: &NotifyRules,
-    notification: &Notification,
-    delivery: Delivery,
-    now: Timestamp,
-) -> Result<Settlement, String> {
-    let age = now.duration_since(notification.created);
-    let is_old = Duration::try_from(age).is_ok_and(|age| age >= rules.give_up);
-    match delivery {
-        Delivery::Delivered(_) => Ok(Settlement::Delivered),
-        Delivery::Gone(reason) => Ok(Settlement::GivenUp(reason)),
-        Delivery::Failed(failure) if is_old => Ok(Settlement::GivenUp(failure)),
-        Delivery::Failed(failure) => Err(failure),
-    }
-}
-
 async fn attempt(
     agent: &Arc<AgentState>,
     rules: &NotifyRules,
@@ -106,7 +87,7 @@ async fn attempt(
     let log = build.map(|build| agent.paths.build(build.id).join("log"));
     let attempt = move || {
         let errors = log.map(|log| first_errors(&log)).unwrap_or_default();
-        deliver(&rules, &host, &id, &notice, &errors)
+        deliver(&rules, Site::Host(&host), &id, &notice, &errors)
     };
     blocking(attempt).await
 }
@@ -122,22 +103,9 @@ fn first_errors(log: &Path) -> Vec<String> {
 
 /// Tries a rule with a notification that is recorded nowhere.
 pub(crate) async fn test(agent: &Arc<AgentState>, rules: &NotifyRules) -> NotifyTest {
-    let notice = Notice {
-        kind: NotifyKind::Test,
-        timestamp: Timestamp::now(),
-        data: NoticeData {
-            rule: rules.name.clone(),
-            before: None,
-            build: None,
-            problem: None,
-        },
-    };
+    let notice = Notice::test(rules.name.clone(), Timestamp::now());
     let id = format!("test_{:016x}", draw());
-    let (delivered, answer) = match attempt(agent, rules, id, notice).await {
-        Delivery::Delivered(answer) => (true, answer),
-        Delivery::Gone(failure) | Delivery::Failed(failure) => (false, failure),
-    };
-    NotifyTest { delivered, answer }
+    attempt(agent, rules, id, notice).await.into()
 }
 
 /// Returns the state of each rule of the settings.
@@ -150,31 +118,7 @@ pub(crate) async fn describe(agent: &AgentState) -> Result<Vec<NotifyStatus>, Re
     let rules = settings.notify.iter();
     let describe = |rules: &NotifyRules| {
         let counts = counts.iter().find(|it| it.rule == rules.name.as_str());
-        status(rules, counts.cloned().unwrap_or_default())
+        NotifyStatus::new(rules, counts.cloned().unwrap_or_default())
     };
     Ok(rules.map(describe).collect())
-}
-
-fn status(rules: &NotifyRules, counts: NotifyCounts) -> NotifyStatus {
-    let (kind, to) = match &rules.recipient {
-        Recipient::Webhook { url, .. } => ("webhook", without_password(url)),
-        Recipient::Mail { to, .. } => ("mail", to.join(", ")),
-    };
-    let on = match rules.on {
-        NotifyOn::Change => "change",
-        NotifyOn::Failure => "failure",
-        NotifyOn::Always => "always",
-        NotifyOn::Never => "never",
-    };
-    NotifyStatus {
-        name: rules.name.clone(),
-        kind: kind.to_owned(),
-        to,
-        on: on.to_owned(),
-        problems: rules.problems.clone(),
-        delivered: counts.delivered,
-        waiting: counts.waiting,
-        given_up: counts.given_up,
-        failure: counts.failure,
-    }
 }

@@ -1,21 +1,22 @@
-//! Problems of the host, of which the rules for notifications are told: looks at the host, lets `watch`
-//! decide about begins and ends, and records these for the outbox.
+//! Problems of the host, of which the rules for notifications are told: looks at the host, lets
+//! `notifications::watch` decide about begins and ends, and records these for the outbox.
 
-mod watch;
-
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use config::doctor::{Finding, FindingKey, Id, PROBLEMS};
+use config::notify::{Problem, ProblemId};
 use jiff::Timestamp;
+pub use notifications::watch::Pace;
+use notifications::watch::{Found, Key, Watch};
 use records::RecordsError;
 use state::AgentState;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::housekeeping::doctor;
-pub use watch::Pace;
-use watch::Watch;
 
 /// Watches the host until the agent stops, if a rule is about its problems.
 pub fn run(agent: &Arc<AgentState>, pace: Pace) {
@@ -61,12 +62,17 @@ async fn round(
     let watch = match watch {
         Some(watch) => watch,
         // What an earlier agent told of is open until it is certain that it has ended.
-        None => watch.insert(Watch::new(
-            agent.records.told_problems().await?,
-            Instant::now(),
-        )),
+        None => {
+            let watch = watch.insert(Watch::default());
+            watch.adopt(agent.records.told_problems().await?, Instant::now());
+            watch
+        }
     };
-    let open = watch.look(&found, pace, Instant::now(), Timestamp::now());
+    let found = Found {
+        problems: gather(&found.findings, Timestamp::now()),
+        undecided: found.undecided.iter().map(subject).collect(),
+    };
+    let open = watch.look(found, pace, Instant::now());
     let told = agent.records.tell_problems(open, Timestamp::now()).await?;
     if told > 0 {
         info!(
@@ -77,9 +83,64 @@ async fn round(
     Ok(())
 }
 
-/// The usual pace.
-pub const USUAL: Pace = Pace {
-    look: Duration::from_secs(30),
-    begin: Duration::from_mins(10),
-    end: Duration::from_mins(5),
-};
+/// Returns the problem that a finding belongs to: all leftovers of a kind are one.
+fn subject(key: &FindingKey) -> Key {
+    let subject = match key.id {
+        Id::LeftoverGuest | Id::LeftoverDirectory | Id::LeftoverNetwork | Id::LeftoverGroup => {
+            String::new()
+        }
+        _ => key.subject.to_string(),
+    };
+    (ProblemId::Host(key.id), subject)
+}
+
+/// Returns the problems among findings.
+fn gather(findings: &[Finding], time: Timestamp) -> Vec<Problem> {
+    let mut problems = BTreeMap::new();
+    let told = findings.iter().filter(|it| PROBLEMS.contains(&it.id));
+    for finding in told {
+        let (count, _) = problems
+            .entry(subject(&finding.key()))
+            .or_insert((0, finding));
+        *count += 1;
+    }
+    let problem = |((id, subject), (count, first)): (Key, (usize, &Finding))| {
+        let name = first.subject.to_string();
+        let proof = match (subject.is_empty(), count) {
+            (false, _) => first.proof.clone(),
+            (true, 1) => format!("{name}: {}", first.proof),
+            (true, _) => format!("{name}: {}, and {} more", first.proof, count - 1),
+        };
+        Problem {
+            id,
+            subject,
+            proof,
+            advice: first.advice.clone(),
+            since: time,
+        }
+    };
+    problems.into_iter().map(problem).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use config::doctor::Subject;
+
+    use super::*;
+
+    fn finding(id: Id, subject: Subject) -> Finding {
+        Finding::new(id, subject, "proof", "advice")
+    }
+
+    #[test]
+    fn leftovers_of_a_kind_are_one_problem() {
+        let left = |tag: &str| finding(Id::LeftoverGuest, Subject::Guest(tag.to_owned()));
+        let other = finding(Id::OldImage, Subject::Guest("1".to_owned()));
+        let problems = gather(&[left("7"), left("8"), other], Timestamp::UNIX_EPOCH);
+        let [problem] = &problems[..] else {
+            panic!("{problems:?}");
+        };
+        assert_eq!(problem.proof, "guest 7: proof, and 1 more");
+        assert_eq!(problem.subject, "");
+    }
+}

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::caches::{matches, patterns};
 use super::controllers::is_url;
-use super::reader::Reader;
-use crate::builds::Build;
-use crate::doctor::{Id, PROBLEMS};
+use super::reader::{Fault, Reader};
+use crate::doctor::PROBLEMS;
 use crate::names::NotifyName;
+use crate::told::{FarmProblem, ProblemId, ToldBuild};
 
 /// The ends of builds that a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct NotifyRules {
     pub submitters: Vec<String>,
     /// The patterns of the projects. A build without a project matches only `*`.
     pub projects: Vec<String>,
-    /// The patterns of the problems of the host that are told as well.
+    /// The patterns of the problems of the host or farm that are told as well.
     pub problems: Vec<String>,
     /// The beginning of the address of a build's page.
     pub link: Option<String>,
@@ -71,26 +71,47 @@ pub struct NotifyRules {
 
 impl NotifyRules {
     /// Returns true if the rule is about a build.
-    pub fn concerns(&self, build: &Build) -> bool {
-        let project = build.project.as_ref().map_or("", |name| name.as_str());
-        matches(&self.machines, build.machine.as_str())
-            && matches(&self.packages, &build.target.to_string())
-            && matches(&self.submitters, &build.submitter.to_string())
+    pub fn concerns(&self, build: &impl ToldBuild) -> bool {
+        let project = build.project().map_or("", |name| name.as_str());
+        matches(&self.machines, build.machine().as_str())
+            && matches(&self.packages, &build.package())
+            && matches(&self.submitters, &build.submitter().to_string())
             && matches(&self.projects, project)
     }
 
-    /// Returns true if the rule is about a problem of the host.
-    pub fn concerns_problem(&self, id: Id) -> bool {
-        matches(&self.problems, id.kind().name)
+    /// Returns true if the rule is about a problem.
+    pub fn concerns_problem(&self, id: ProblemId) -> bool {
+        matches(&self.problems, id.name())
     }
 }
 
-/// Reads the rules.
+/// Reads the rules of a host.
 pub(super) fn notify(reader: &mut Reader<'_>) -> Vec<NotifyRules> {
-    reader.named_tables("notify.name", rule)
+    let known = PROBLEMS.map(ProblemId::Host);
+    reader.named_tables("notify.name", |reader, name| rule(reader, name, &known))
 }
 
-fn rule(reader: &mut Reader<'_>, name: Option<NotifyName>) -> Option<NotifyRules> {
+/// Reads the rules in the settings of a farm, and leaves the rest of the text alone.
+///
+/// # Errors
+/// Every fault of the rules, in the order of its lines.
+pub fn farm_notify(text: &str) -> Result<Vec<NotifyRules>, Vec<Fault>> {
+    let mut reader = Reader::part(text, "notify");
+    let known = FarmProblem::ALL.map(ProblemId::Farm);
+    let rules = reader.named_tables("notify.name", |reader, name| rule(reader, name, &known));
+    let faults = reader.finish();
+    if faults.is_empty() {
+        Ok(rules)
+    } else {
+        Err(faults)
+    }
+}
+
+fn rule(
+    reader: &mut Reader<'_>,
+    name: Option<NotifyName>,
+    known: &[ProblemId],
+) -> Option<NotifyRules> {
     let recipient = recipient(reader);
     let on = reader.choice(
         "notify.on",
@@ -101,11 +122,11 @@ fn rule(reader: &mut Reader<'_>, name: Option<NotifyName>) -> Option<NotifyRules
             ("never", NotifyOn::Never),
         ],
     );
-    let problems = problems(reader);
+    let problems = problems(reader, known);
     if on == NotifyOn::Never && problems.is_empty() {
         reader.fault(
             "notify.problems",
-            "a rule that is about no builds (`on = \"never\"`) needs problems of the host",
+            "a rule that is about no builds (`on = \"never\"`) needs problems",
         );
     }
     let link = reader.optional_text("notify.link", |text| {
@@ -130,14 +151,12 @@ fn rule(reader: &mut Reader<'_>, name: Option<NotifyName>) -> Option<NotifyRules
 }
 
 /// Reads the patterns of problems. Each must match one at least, so that a slip of the pen is found.
-fn problems(reader: &mut Reader<'_>) -> Vec<String> {
-    let expected = format!(
-        "patterns of {}",
-        PROBLEMS.map(|id| format!("`{id}`")).join(", ")
-    );
+fn problems(reader: &mut Reader<'_>, known: &[ProblemId]) -> Vec<String> {
+    let names: Vec<_> = known.iter().map(|id| format!("`{id}`")).collect();
+    let expected = format!("patterns of {}", names.join(", "));
     let read = |text: &str| {
         let pattern = [text.to_owned()];
-        let is_known = PROBLEMS.iter().any(|id| matches(&pattern, id.kind().name));
+        let is_known = known.iter().any(|id| matches(&pattern, id.name()));
         is_known.then(|| text.to_owned())
     };
     let given = reader.optional_list("notify.problems", &expected, read);
@@ -192,6 +211,7 @@ fn is_mail_address(text: &str) -> bool {
 mod tests {
     use super::super::Settings;
     use super::*;
+    use crate::builds::Build;
 
     fn faults(text: &str) -> String {
         let faults = Settings::parse(text).unwrap_err();
@@ -221,6 +241,19 @@ mod tests {
         assert!(!rules.concerns(&build("windows", "hello-1.0")));
         assert!(!rules.concerns(&build("linux-gcc", "bye-1.0")));
         assert_eq!(rules.on, NotifyOn::Change);
+    }
+
+    #[test]
+    fn a_farm_has_rules_of_the_same_form_about_its_own_problems() {
+        let rest = "database = \"postgres://farm@db/farm\"\n[sources]\nkeep_days = 3\n";
+        let rule = "[[notify]]\nname = \"team\"\nwebhook = \"https://x/\"\nproblems = ";
+        let rules = farm_notify(&format!("{rest}{rule}[\"host-*\"]\n")).unwrap();
+        assert!(rules[0].concerns_problem(ProblemId::Farm(FarmProblem::HostSilent)));
+        let faults =
+            farm_notify(&format!("{rest}{rule}[\"low-space\"]\ncolour = 1\n")).unwrap_err();
+        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(lines.join("\n"));
+        assert_eq!(farm_notify(rest), Ok(Vec::new()));
     }
 
     #[test]

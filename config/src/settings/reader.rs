@@ -73,6 +73,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Creates a reader of one section or array of a file, which leaves the others alone.
+    pub(super) fn part(text: &'a str, name: &str) -> Self {
+        let mut reader = Self::new(text);
+        let entries = std::mem::take(&mut reader.table).into_iter();
+        reader.table = entries.filter(|(key, _)| key.get_ref() == name).collect();
+        reader
+    }
+
     /// Returns all faults in the order of their lines, unknown keys included.
     pub(super) fn finish(mut self) -> Vec<Fault> {
         let accepted = &self.known | &self.retired;

@@ -80,7 +80,7 @@ pub enum Effect {
     Stop(Lease),
     /// Write a result to the disk, then give [`Input::Stored`].
     Store(Report),
-    /// Send a result.
+    /// Send a result. The caller adds the message.
     Report(Report),
     /// Give a lease back.
     Release(Release),
@@ -248,6 +248,7 @@ impl HostAgent {
                 effects.push(Effect::Report(Report {
                     lease: *lease,
                     outcome: pending.outcome,
+                    message: None,
                 }));
             }
         }
@@ -307,7 +308,11 @@ impl HostAgent {
 
     fn conclude(&mut self, lease: Lease, outcome: Outcome, effects: &mut Vec<Effect>) {
         self.outbox.insert(lease, Pending { outcome, due: None });
-        effects.push(Effect::Store(Report { lease, outcome }));
+        effects.push(Effect::Store(Report {
+            lease,
+            outcome,
+            message: None,
+        }));
     }
 
     fn stored(&mut self, now: Moment, lease: Lease, effects: &mut Vec<Effect>) {

@@ -1,6 +1,7 @@
 //! The messages between hosts, clients and coordinators.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use config::builds::{Priority, Submitter};
 use config::canary::{self, TrialVerdict};
@@ -75,12 +76,43 @@ pub struct PollAnswer {
 }
 
 /// The result of a build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The lease under which the build ran.
     pub lease: Lease,
     /// The outcome.
     pub outcome: Outcome,
+    /// The sentence of the host about it. Older agents send none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Message>,
+}
+
+/// A sentence about a result, of at most [`Self::BYTES_MAX`] bytes. It has no NUL, which PostgreSQL refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String")]
+pub struct Message(String);
+
+impl Message {
+    /// The largest size, in bytes. The end of a longer text is left out.
+    pub const BYTES_MAX: usize = 4096;
+
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Message {
+    fn from(mut text: String) -> Self {
+        text.truncate(text.floor_char_boundary(Self::BYTES_MAX));
+        Self(text.replace('\0', "\u{fffd}"))
+    }
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
 }
 
 /// A lease that a host gives back.
@@ -215,4 +247,16 @@ pub enum Reply {
     NotFound(String),
     /// The request may or may not have had its effect. It is repeated later.
     Unavailable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_fits_into_its_row() {
+        let long = Message::from("a".repeat(Message::BYTES_MAX - 1) + "ä");
+        assert_eq!(long.as_str().len(), Message::BYTES_MAX - 1);
+        assert_eq!(Message::from("a\0b".to_owned()).as_str(), "a\u{fffd}b");
+    }
 }

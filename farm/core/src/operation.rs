@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::archive::{Archive, Attempt, Upload};
 use crate::copies::{CoordinatorName, Copies};
-use crate::messages::{Grant, Submission};
+use crate::messages::{Grant, Report, Submission};
 use crate::schedules::{Added, Occasion, Schedule, ScheduleRow};
 use crate::trials::{Trial, TrialNumber, TrialState};
 use crate::windows::{NewWindow, Occurrence, WindowId};
@@ -87,7 +87,7 @@ pub enum Operation {
     /// Records a result, if the lease is the newest one of its build and belongs to the host. A failure on
     /// trial is no result: the build returns to the queue, where all is as before but that it was on trial. A
     /// build that was canceled ends as `abort`.
-    Finish(HostId, Lease, Outcome),
+    Finish(HostId, Report),
     /// Returns a build to the queue, under the same condition. One whose guest may have started has been
     /// lost, as by a host that is silent; on trial that is a failure of the host, and no loss.
     Release {

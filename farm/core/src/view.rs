@@ -11,11 +11,12 @@ use config::{BuildId, MachineName, ProjectName, ScheduleName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::messages::Subject;
+use crate::messages::{Message, Subject};
 use crate::schedules::{self, Schedule, ScheduleRow};
 use crate::{Epoch, Requirements, Revision};
 
 mod hosts;
+mod told;
 mod trials;
 
 pub use hosts::{
@@ -137,6 +138,9 @@ pub struct BuildView {
     pub state: BuildState,
     /// The outcome of a finished build.
     pub outcome: Option<Outcome>,
+    /// The sentence of the host, or of the farm, about the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Message>,
     /// True if it was canceled.
     pub canceled: bool,
     /// The host that has the lease, or that had the last one.

@@ -102,7 +102,13 @@ impl Host {
 
     async fn report(&self, lease: Lease, outcome: Outcome) -> reqwest::Result<Response> {
         let url = format!("{}/farm/v1/report", self.coordinators[0]);
-        self.post(&url, &Report { lease, outcome }).await
+        let message = None;
+        let report = Report {
+            lease,
+            outcome,
+            message,
+        };
+        self.post(&url, &report).await
     }
 
     async fn post(&self, url: &str, body: &impl Serialize) -> reqwest::Result<Response> {

@@ -157,7 +157,7 @@ impl Tables {
             }
             Operation::Candidates { machines, most } => self.candidates(now, &machines, most),
             Operation::Claim { host, beat, picks } => self.claim(now, host, beat, &picks),
-            Operation::Finish(host, lease, outcome) => self.finish(now, host, lease, outcome),
+            Operation::Finish(host, report) => self.finish(now, host, &report),
             Operation::Release {
                 host,
                 lease,

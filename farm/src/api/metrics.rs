@@ -31,6 +31,15 @@ async fn read(coordinator: &Coordinator) -> Result<FarmState, StoreError> {
         Some(_) => Some(store.uploads().await?),
         None => None,
     };
+    let rules = coordinator.notify_rules();
+    let counts = match rules {
+        [] => Vec::new(),
+        _ => store.notification_counts().await?,
+    };
+    let waiting = rules.iter().map(|rules| {
+        let count = counts.iter().find(|it| it.rule == rules.name.as_str());
+        (rules.name.to_string(), count.map_or(0, |it| it.waiting))
+    });
     let (_, trials) = store.revisions().await?;
     let bytes = match coordinator.sources() {
         Some(sources) => sources.bytes().await.inspect_err(|error| {
@@ -40,6 +49,7 @@ async fn read(coordinator: &Coordinator) -> Result<FarmState, StoreError> {
         None => Ok(0),
     };
     Ok(FarmState {
+        notifications: waiting.collect(),
         sources: store.source_counts().await?,
         source_bytes: bytes.ok(),
         queue: store.queue().await?,

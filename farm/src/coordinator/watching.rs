@@ -85,6 +85,10 @@ impl Coordinator {
             let error = &error as &dyn std::error::Error;
             warn!(error, "cannot delete old sources");
         }
+        if let Err(error) = self.store.forget_notifications().await {
+            let error = &error as &dyn std::error::Error;
+            warn!(error, "cannot delete old notifications");
+        }
         if self.keep_months == 0 {
             return;
         }

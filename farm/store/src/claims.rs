@@ -5,6 +5,7 @@
 //! use of the last second, and nothing else.
 
 use config::task::{Digest, Outcome};
+use farm_core::messages::{Message, Report};
 use farm_core::operation::{Answer, Pick};
 use farm_core::{HostId, Lease};
 use tokio_postgres::Row;
@@ -65,13 +66,22 @@ impl Store {
         &self,
         connection: &Connection,
         host: HostId,
-        lease: Lease,
-        outcome: Outcome,
+        report: &Report,
     ) -> Result<Answer, StoreError> {
-        let (host, build, epoch) = key(host, lease);
-        let (is_good, outcome) = (outcome.is_good(), outcome.to_string());
-        let parameters: &[&(dyn ToSql + Sync)] =
-            &[&host, &build, &epoch, &outcome, &self.archives, &is_good];
+        let (host, build, epoch) = key(host, report.lease);
+        let (is_good, outcome) = (report.outcome.is_good(), report.outcome.to_string());
+        let message = report.message.as_ref().map(Message::as_str);
+        let rules = &*self.rules;
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &host,
+            &build,
+            &epoch,
+            &outcome,
+            &self.archives,
+            &is_good,
+            &message,
+            &rules,
+        ];
         let mut ended = connection.query(sql::FINISH, parameters).await?;
         if ended.is_empty() && !is_good {
             let failed = connection.query(sql::FAIL_ON_TRIAL, &parameters[..4]);
@@ -99,17 +109,19 @@ impl Store {
         attempts_max: u64,
     ) -> Result<Answer, StoreError> {
         let (host, build, epoch) = key(host, lease);
-        let most = signed(attempts_max);
-        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &most];
+        let (most, rules) = (signed(attempts_max), &*self.rules);
+        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch];
         let given_back = if is_unused {
-            connection.query(sql::GIVE_BACK, &parameters[..3]).await?
+            let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &rules];
+            connection.query(sql::GIVE_BACK, parameters).await?
         } else {
+            let parameters: &[&(dyn ToSql + Sync)] = &[&host, &build, &epoch, &most, &rules];
             connection.query(sql::RELEASE, parameters).await?
         };
         if !given_back.is_empty() {
             return Ok(Answer::Recorded);
         }
-        let known = connection.query(sql::IS_RELEASED, &parameters[..3]).await?;
+        let known = connection.query(sql::IS_RELEASED, parameters).await?;
         if !known.is_empty() {
             return Ok(Answer::Recorded);
         }

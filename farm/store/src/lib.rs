@@ -11,6 +11,7 @@ mod enrolment;
 mod hosts;
 mod known;
 mod listing;
+mod notifications;
 mod operations;
 mod projects;
 mod reads;
@@ -39,6 +40,7 @@ use tokio_postgres::{Config, NoTls};
 pub use archives::{ArchiveState, Uploads};
 pub use enrolment::Secret;
 use known::Known;
+pub use notifications::{Ends, Notification, Package, Told, package};
 use schema::{MIGRATIONS, PARTITIONS};
 pub use sources::{Shelves, SourceCounts};
 pub use sql::ALL as STATEMENTS;
@@ -113,6 +115,8 @@ pub struct Store {
     slot: i16,
     /// True if the files of builds that end are to go into an object store.
     archives: bool,
+    /// The rules for notifications that weigh the ends of builds.
+    rules: Arc<[String]>,
 }
 
 impl Store {
@@ -165,6 +169,7 @@ impl Store {
             known,
             slot,
             archives: false,
+            rules: Arc::default(),
         };
         store.migrate().await?;
         store.maintain().await?;

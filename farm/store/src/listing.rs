@@ -61,7 +61,7 @@ pub(crate) fn page(query: &BuildQuery, order: Order) -> Listing {
             order,
             "builds",
             "state::int",
-            "NULL::timestamptz, NULL",
+            "NULL::timestamptz, NULL, NULL",
             &conditions,
         ));
     }
@@ -80,7 +80,7 @@ pub(crate) fn page(query: &BuildQuery, order: Order) -> Listing {
             order,
             "finished",
             "2",
-            "finished, outcome",
+            "finished, outcome, message",
             &conditions,
         ));
     }
@@ -98,7 +98,7 @@ pub(crate) fn one(build: u64) -> Listing {
             Order::Newest,
             "builds",
             "state::int",
-            "NULL::timestamptz, NULL",
+            "NULL::timestamptz, NULL, NULL",
             &condition,
         ),
         part(
@@ -106,7 +106,7 @@ pub(crate) fn one(build: u64) -> Listing {
             Order::Newest,
             "finished",
             "2",
-            "finished, outcome",
+            "finished, outcome, message",
             &condition,
         ),
     ];
@@ -128,7 +128,7 @@ pub(crate) fn results(builds: &[u64]) -> Listing {
         Order::Newest,
         "finished",
         "2",
-        "finished, outcome",
+        "finished, outcome, message",
         &condition,
     )];
     let numbers: Vec<_> = builds.iter().map(u64::to_string).collect();
@@ -210,7 +210,7 @@ fn select(parts: &[String], order: Order, most: u32) -> String {
     let parts = match parts {
         [] => {
             "(SELECT * FROM (SELECT NULL::bigint, NULL, 0, NULL, false, NULL::bigint, 0::bigint, \
-               0::bigint, 0::bigint, now(), now(), NULL, NULL, 0, now(), NULL) AS none LIMIT 0)"
+               0::bigint, 0::bigint, now(), now(), NULL, NULL, 0, now(), NULL, NULL) AS none LIMIT 0)"
                 .to_owned()
         }
         parts => parts.join(" UNION ALL "),
@@ -218,7 +218,7 @@ fn select(parts: &[String], order: Order, most: u32) -> String {
     let mut sql = String::from(
         "SELECT id, submitter, priority, requirements, canceled, \
          (SELECT name FROM hosts WHERE hosts.id = found.host), epoch, revision, losses, state, outcome, \
-         target, project",
+         target, project, message",
     );
     for time in ["submitted", "claimed", "finished"] {
         // Writing to a string does not fail.
@@ -228,7 +228,7 @@ fn select(parts: &[String], order: Order, most: u32) -> String {
     let _ = write!(
         sql,
         " FROM ({parts}) AS found (id, submitter, priority, requirements, canceled, host, epoch, \
-         revision, losses, submitted, claimed, target, project, state, finished, outcome) \
+         revision, losses, submitted, claimed, target, project, state, finished, outcome, message) \
          ORDER BY {order} LIMIT {most}"
     );
     sql

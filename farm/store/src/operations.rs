@@ -52,7 +52,7 @@ impl Store {
             Operation::Expire(age_ms) => it.expire(*age_ms).await,
             Operation::Discard(digest, coordinator) => it.discard(digest, coordinator).await,
             Operation::Attend(coordinator) => it.attend(coordinator).await,
-            Operation::Cancel(build) => it.cancel(*build).await,
+            Operation::Cancel(build) => it.cancel(*build, &self.rules).await,
             Operation::Beat(host, offer) => {
                 let beats = [(*host, offer.clone())];
                 let answers = self.beats(&it, &beats).await?;
@@ -64,9 +64,7 @@ impl Store {
                 it.candidates(machines, *most).await
             }
             Operation::Claim { host, beat, picks } => self.claim(&it, *host, *beat, picks).await,
-            Operation::Finish(host, lease, outcome) => {
-                self.finish(&it, *host, *lease, *outcome).await
-            }
+            Operation::Finish(host, report) => self.finish(&it, *host, report).await,
             Operation::Release {
                 host,
                 lease,
@@ -81,7 +79,7 @@ impl Store {
                 host,
                 beat,
                 attempts_max,
-            } => it.rescue(*host, *beat, *attempts_max).await,
+            } => it.rescue(*host, *beat, *attempts_max, &self.rules).await,
             Operation::Publish(machine, wanted) => it.publish(machine, wanted).await,
             Operation::BeginTrial(..) | Operation::EndTrial { .. } | Operation::Trials => {
                 it.apply_to_trials(operation).await
@@ -153,10 +151,10 @@ impl Connection {
         Err(StoreError::Changing(0))
     }
 
-    async fn cancel(&self, build: BuildId) -> Result<Answer, StoreError> {
+    async fn cancel(&self, build: BuildId, rules: &[String]) -> Result<Answer, StoreError> {
         let id = signed(build.0);
         for _ in 0..ATTEMPTS_MAX {
-            if self.execute(sql::CANCEL_QUEUED, &[&id]).await? > 0
+            if self.execute(sql::CANCEL_QUEUED, &[&id, &rules]).await? > 0
                 || !self.query(sql::CANCEL_LEASED, &[&id]).await?.is_empty()
             {
                 return Ok(Answer::Canceled);
@@ -229,9 +227,11 @@ impl Connection {
         host: HostId,
         beat: u64,
         attempts_max: u64,
+        rules: &[String],
     ) -> Result<Answer, StoreError> {
         let (host, beat, most) = (signed(host.0), signed(beat), signed(attempts_max));
-        let rows = self.query(sql::RESCUE, &[&host, &beat, &most]).await?;
+        let parameters: &[&(dyn ToSql + Sync)] = &[&host, &beat, &most, &rules];
+        let rows = self.query(sql::RESCUE, parameters).await?;
         let mut leases: Vec<_> = rows.iter().map(lease).collect();
         leases.sort();
         Ok(Answer::Rescued(leases))

@@ -6,7 +6,7 @@ use pg_schema::Migrations;
 ///
 /// `builds` has only builds without a result, so that a year of results does not slow the queue down.
 /// No index has the beat of a host or the epoch of a build: their changes stay within their pages (HOT).
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 16] = [
     FIRST,
     VIEWS,
     TRANSFERS,
@@ -21,6 +21,8 @@ const SCRIPTS: [&str; 14] = [
     SELECTIONS,
     SCHEDULE_SOURCES,
     TRIALS,
+    MESSAGES,
+    NOTIFICATIONS,
 ];
 
 /// The queue, hosts and results.
@@ -284,6 +286,51 @@ const TRIALS: &str = r#"
     ALTER TABLE builds
         ADD trial bigint,
         ADD tried boolean NOT NULL DEFAULT false;
+"#;
+
+/// The sentences about results.
+const MESSAGES: &str = r"
+    ALTER TABLE finished ADD message text;
+";
+
+/// Notifications. `notify_rules` has a version for each rule, which each change of its rows raises. A row of
+/// `notify_ends` is the end of a build that a rule has not weighed.
+const NOTIFICATIONS: &str = r#"
+    CREATE TABLE notify_rules (
+        rule text COLLATE "C" PRIMARY KEY,
+        version bigint NOT NULL DEFAULT 0) WITH (fillfactor = 50);
+    CREATE TABLE notify_ends (
+        number bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+        rule text COLLATE "C" NOT NULL,
+        build bigint NOT NULL,
+        canceled boolean NOT NULL,
+        ended timestamptz NOT NULL DEFAULT now());
+    CREATE INDEX notify_ends_rule ON notify_ends (rule, number);
+    CREATE TABLE package_states (
+        rule text COLLATE "C" NOT NULL,
+        machine text COLLATE "C" NOT NULL,
+        package text COLLATE "C" NOT NULL,
+        state text NOT NULL,
+        PRIMARY KEY (rule, machine, package));
+    CREATE TABLE told_problems (
+        rule text COLLATE "C" NOT NULL,
+        problem text COLLATE "C" NOT NULL,
+        subject text COLLATE "C" NOT NULL,
+        content text NOT NULL,
+        PRIMARY KEY (rule, problem, subject));
+    CREATE TABLE notifications (
+        number bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+        id text NOT NULL DEFAULT 'msg_' || replace(gen_random_uuid()::text, '-', ''),
+        rule text COLLATE "C" NOT NULL,
+        content text NOT NULL,
+        created timestamptz NOT NULL DEFAULT now(),
+        attempts bigint NOT NULL DEFAULT 0,
+        due timestamptz NOT NULL DEFAULT now(),
+        failure text NOT NULL DEFAULT '',
+        settled timestamptz,
+        given_up boolean NOT NULL DEFAULT false) WITH (fillfactor = 70);
+    CREATE INDEX notifications_waiting ON notifications (rule, number) WHERE settled IS NULL;
+    CREATE INDEX notifications_settled ON notifications (rule, number) WHERE settled IS NOT NULL;
 "#;
 
 /// The migrations of the farm.

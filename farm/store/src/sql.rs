@@ -4,6 +4,7 @@
 mod access;
 mod archives;
 mod hosts;
+mod notifications;
 mod schedules;
 mod sources;
 mod trials;
@@ -19,6 +20,11 @@ pub(crate) use archives::{
     UPLOADS,
 };
 pub(crate) use hosts::{HOST_NAME, HOST_OF_NAME, HOST_STATES, SITES, STATE};
+pub(crate) use notifications::{
+    ABSENT_COORDINATORS, ADD_RULES, DEFER_NOTIFICATION, ENDS, FORGET_NOTIFICATIONS, FORGET_SETTLED,
+    GIVE_UP_NOTIFICATIONS, NOTIFICATION_COUNTS, PACKAGE_STATES, SETTLE_NOTIFICATION, SOURCELESS,
+    TAKE_NOTIFICATION, TELL_PROBLEMS, TOLD_PROBLEMS, WEIGH,
+};
 pub(crate) use schedules::{
     ADD_SCHEDULE, PAUSE_SCHEDULE, PROJECTS, REMOVE_SCHEDULE, RUN_SCHEDULE, SCHEDULE_VIEWS,
     SCHEDULES,
@@ -55,9 +61,12 @@ pub(crate) const SUBMIT: &str = "
         (id, submitter, priority, machine, requirements, submitted, target, project, sources)
     SELECT build, $2, $3, $4, $5, now(), $6, $7, nullif($8::text[], '{}') FROM added RETURNING id";
 
-/// Finishes a build that waits as `abort`.
+/// Finishes a build that waits as `abort`. The rules for notifications `$2` are to weigh it.
 pub(crate) const CANCEL_QUEUED: &str = "
-    WITH gone AS (DELETE FROM builds WHERE id = $1 AND state = 0 RETURNING *)
+    WITH gone AS (DELETE FROM builds WHERE id = $1 AND state = 0 RETURNING *),
+    told AS (
+        INSERT INTO notify_ends (rule, build, canceled)
+        SELECT rule, id, true FROM gone, unnest($2::text[]) AS rule)
     INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
         revision, outcome, is_reported, target, project, priority, claimed)
     SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision, 'abort', false,
@@ -208,19 +217,24 @@ pub(crate) const CLAIM: &str = "
 
 /// Records a result, if its lease is the newest of the build and belongs to the host. Returns the charge.
 /// `$5` is true if the files of the build go into the object store. `$6` is true for an outcome that is a result
-/// on trial as well; otherwise only that of a canceled build is one.
+/// on trial as well; otherwise only that of a canceled build is one. `$7` is the message, and the rules for
+/// notifications `$8` are to weigh the end.
 pub(crate) const FINISH: &str = "
     WITH gone AS (
         DELETE FROM builds
         WHERE id = $2 AND epoch = $3 AND host = $1 AND (trial IS NULL OR canceled OR $6) RETURNING *),
     kept AS (
         INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
-            revision, outcome, is_reported, target, project, priority, claimed)
+            revision, outcome, is_reported, target, project, priority, claimed, message)
         SELECT id, submitter, machine, requirements, submitted, epoch, host, losses, revision,
-            CASE WHEN trial IS NULL OR $6 THEN $4 ELSE 'abort' END, true, target, project, priority, claimed
+            CASE WHEN trial IS NULL OR $6 THEN $4 ELSE 'abort' END, true, target, project, priority, claimed,
+            $7
         FROM gone),
     archived AS (
-        INSERT INTO uploads (build, epoch, host) SELECT id, epoch, host FROM gone WHERE $5)
+        INSERT INTO uploads (build, epoch, host) SELECT id, epoch, host FROM gone WHERE $5),
+    told AS (
+        INSERT INTO notify_ends (rule, build, canceled)
+        SELECT rule, id, canceled FROM gone, unnest($8::text[]) AS rule)
     SELECT submitter, (now() AT TIME ZONE 'UTC')::date - date '2000-01-01',
         CASE WHEN state = 1
             THEN greatest(0, (extract(epoch FROM now() - claimed) * 1000)::bigint) - charged_ms
@@ -240,9 +254,10 @@ pub(crate) const IS_RELEASED: &str = "
     SELECT FROM trial_runs WHERE build = $2 AND epoch = $3 AND host = $1 AND failure IS NOT NULL";
 
 /// Returns a statement that takes the leases in `lost` from a host. A build that was lost too often, or is
-/// canceled, gets its result. `$losses_max` is the parameter with the largest number of losses.
+/// canceled, gets its result. `$losses_max` is the parameter with the largest number of losses, and `$rules`
+/// that with the rules for notifications.
 macro_rules! take_leases {
-    ($lost:literal, $losses_max:literal, $is_released:literal) => {
+    ($lost:literal, $losses_max:literal, $is_released:literal, $rules:literal) => {
         concat!(
             "
     WITH ",
@@ -265,11 +280,17 @@ macro_rules! take_leases {
         WHERE id IN (SELECT id FROM lost) AND (canceled OR losses + 1 >= ",
             $losses_max,
             ") RETURNING *),
+    told AS (
+        INSERT INTO notify_ends (rule, build, canceled)
+        SELECT rule, id, canceled FROM gone, unnest(",
+            $rules,
+            "::text[]) AS rule),
     kept AS (
         INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
-            revision, outcome, is_reported, target, project, priority, claimed)
+            revision, outcome, is_reported, target, project, priority, claimed, message)
         SELECT id, submitter, machine, requirements, submitted, epoch, host, losses + 1, revision,
-            CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false, target, project, priority, claimed
+            CASE WHEN canceled THEN 'abort' ELSE 'abnormal' END, false, target, project, priority, claimed,
+            CASE WHEN NOT canceled THEN format('%s attempts lost their hosts or guests', losses + 1) END
         FROM gone)
     SELECT id, epoch FROM back UNION ALL SELECT id, epoch FROM gone"
         )
@@ -283,7 +304,8 @@ pub(crate) const RELEASE: &str = take_leases!(
         WHERE id = $2 AND epoch = $3 AND host = $1 AND state = 1 AND (trial IS NULL OR canceled)
         FOR UPDATE)",
     "$4",
-    "true"
+    "true",
+    "$5"
 );
 
 /// Takes one lease from a host that has started no guest, which is no loss. The pause doubles with each claim.
@@ -299,6 +321,9 @@ pub(crate) const GIVE_BACK: &str = "
         WHERE id IN (SELECT id FROM unused WHERE NOT canceled) RETURNING id),
     gone AS (
         DELETE FROM builds WHERE id IN (SELECT id FROM unused WHERE canceled) RETURNING *),
+    told AS (
+        INSERT INTO notify_ends (rule, build, canceled)
+        SELECT rule, id, true FROM gone, unnest($4::text[]) AS rule),
     kept AS (
         INSERT INTO finished (id, submitter, machine, requirements, submitted, epoch, host, losses,
             revision, outcome, is_reported, target, project, priority, claimed)
@@ -315,7 +340,8 @@ pub(crate) const RESCUE: &str = take_leases!(
         SELECT id, epoch, host, claimed FROM builds
         WHERE host = $1 AND state = 1 AND EXISTS (SELECT FROM beat) ORDER BY id FOR UPDATE)",
     "$3",
-    "false"
+    "false",
+    "$4"
 );
 
 /// Reads all hosts without their offers. Their leases are counted from the claim at a beat on, if that was
@@ -403,7 +429,7 @@ pub(crate) const FORGET_LOST: &str = "
         WHERE ended < date_trunc('month', now()) - make_interval(months => $1) LIMIT $2)";
 
 /// All statements.
-pub const ALL: [(&str, &str); 97] = [
+pub const ALL: [(&str, &str); 112] = [
     ("placement_needs", PLACEMENT_NEEDS),
     ("revisions", REVISIONS),
     ("begin_trial", BEGIN_TRIAL),
@@ -450,6 +476,21 @@ pub const ALL: [(&str, &str); 97] = [
     ("uploads", UPLOADS),
     ("forget_archives", FORGET_ARCHIVES),
     ("forget_uploads", FORGET_UPLOADS),
+    ("add_rules", ADD_RULES),
+    ("ends", ENDS),
+    ("package_states", PACKAGE_STATES),
+    ("weigh", WEIGH),
+    ("told_problems", TOLD_PROBLEMS),
+    ("tell_problems", TELL_PROBLEMS),
+    ("give_up_notifications", GIVE_UP_NOTIFICATIONS),
+    ("take_notification", TAKE_NOTIFICATION),
+    ("defer_notification", DEFER_NOTIFICATION),
+    ("settle_notification", SETTLE_NOTIFICATION),
+    ("forget_settled", FORGET_SETTLED),
+    ("forget_notifications", FORGET_NOTIFICATIONS),
+    ("notification_counts", NOTIFICATION_COUNTS),
+    ("sourceless", SOURCELESS),
+    ("absent_coordinators", ABSENT_COORDINATORS),
     ("partition_names", PARTITION_NAMES),
     ("forget_submissions", FORGET_SUBMISSIONS),
     ("forget_lost", FORGET_LOST),

@@ -3,7 +3,7 @@
 use config::BuildId;
 use config::builds::Priority;
 use deadpool_postgres::Object;
-use farm_core::messages::Subject;
+use farm_core::messages::{Message, Subject};
 use farm_core::view::{BuildPage, BuildQuery, BuildState, BuildView, LostAttempt, QueueView};
 use farm_core::{Epoch, Requirements, Revision};
 use tokio_postgres::Row;
@@ -155,6 +155,7 @@ fn build(row: &Row) -> Result<BuildView, StoreError> {
         requirements,
         state,
         outcome,
+        message: row.get::<_, Option<String>>(13).map(Message::from),
         canceled: row.get(4),
         // A build in the queue keeps the host of its last attempt, which is over.
         host: row
@@ -163,9 +164,9 @@ fn build(row: &Row) -> Result<BuildView, StoreError> {
         epoch,
         revision: is_claimed.then(|| Revision(number(row, 7))),
         losses: number(row, 8),
-        submitted: time(row.get(13)),
-        claimed: row.get::<_, Option<i64>>(14).map(time),
-        finished: row.get::<_, Option<i64>>(15).map(time),
+        submitted: time(row.get(14)),
+        claimed: row.get::<_, Option<i64>>(15).map(time),
+        finished: row.get::<_, Option<i64>>(16).map(time),
         why: None,
         usual_seconds: None,
         files: None,

@@ -160,6 +160,7 @@ async fn claims() {
         };
         for grant in answer.leases {
             let report = Report {
+                message: None,
                 lease: grant.lease,
                 outcome: config::task::Outcome::Success,
             };

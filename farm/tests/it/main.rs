@@ -9,6 +9,7 @@ mod host;
 mod http;
 mod long;
 mod metrics;
+mod notifications;
 mod object_store;
 mod objects;
 mod openapi;

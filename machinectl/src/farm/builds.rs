@@ -106,12 +106,14 @@ fn state(build: &BuildView) -> String {
     }
 }
 
-/// Returns the reason for which a build waits, or the number of attempts that were lost.
+/// Returns the reason for which a build waits, the message about its outcome, or the number of attempts that
+/// were lost.
 fn result(build: &BuildView) -> String {
-    match (&build.why, build.losses) {
-        (Some(why), _) => format!("waits: {why}"),
-        (None, 0) => String::new(),
-        (None, losses) => count(
+    match (&build.why, &build.message, build.losses) {
+        (Some(why), ..) => format!("waits: {why}"),
+        (None, Some(message), _) => message.to_string(),
+        (None, None, 0) => String::new(),
+        (None, None, losses) => count(
             usize::try_from(losses).unwrap_or(usize::MAX),
             "lost attempt",
         ),
@@ -150,6 +152,7 @@ pub(super) fn show(build: &BuildView, output: &Output) -> Result<(), Failure> {
         ("priority", build.priority.0.to_string()),
         ("state", state(build)),
         ("host", build.host.clone().unwrap_or_default()),
+        ("message", or_empty(build.message.as_ref())),
         ("waits", build.why.clone().unwrap_or_default()),
         ("submitted", time(build.submitted)),
         ("claimed", or_empty(build.claimed.map(time))),

@@ -1,5 +1,5 @@
 //! The test harness of servers: a running program with its log ([`RunningProgram`]), PostgreSQL
-//! ([`Cluster`]), and descriptions of interfaces ([`Description`]). Failures panic, because only tests use it.
+//! ([`Cluster`]), receivers of notifications, and descriptions of interfaces ([`Description`]). Failures panic, because only tests use it.
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -8,6 +8,7 @@
 
 mod cluster;
 mod openapi;
+pub mod receivers;
 mod running_program;
 
 use std::thread;

@@ -1,6 +1,7 @@
 //! Tests of what recipients are told of problems, on real files.
 
 use config::doctor::Id;
+use config::notify::ProblemId;
 use config::settings::Settings;
 use telemetry::Telemetry;
 
@@ -22,7 +23,7 @@ fn open(path: &std::path::Path, rules: &str) -> Records {
 
 fn problem(id: Id, subject: &str) -> Problem {
     Problem {
-        id,
+        id: ProblemId::Host(id),
         subject: subject.to_owned(),
         proof: "proof".to_owned(),
         advice: "advice".to_owned(),

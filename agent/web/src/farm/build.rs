@@ -48,6 +48,14 @@ impl FarmBuild {
         }
     }
 
+    /// Returns the class of the notice with the message.
+    fn notice_class(&self) -> &'static str {
+        match self.build.outcome {
+            Some(outcome) if !outcome.is_good() => "notice bad",
+            Some(_) | None => "notice",
+        }
+    }
+
     fn took(&self) -> String {
         self.build.seconds(self.now).map(clock).unwrap_or_default()
     }

@@ -46,6 +46,7 @@ pub(crate) fn build(id: u64, state: BuildState) -> BuildView {
         epoch: Epoch(u64::from(is_claimed)),
         revision: is_claimed.then_some(Revision(2)),
         losses: 0,
+        message: None,
         submitted: at("12:00:00"),
         claimed: is_claimed.then(|| at("12:02:00")),
         finished: is_finished.then(|| at("12:05:00")),

@@ -43,9 +43,7 @@ impl PlainHandling {
         match self.request.clone() {
             // It has a state machine of its own.
             Request::Poll(..) => Step::Reply(Reply::Unavailable),
-            Request::Report(host, report) => {
-                Step::Ask(Operation::Finish(host, report.lease, report.outcome))
-            }
+            Request::Report(host, report) => Step::Ask(Operation::Finish(host, report)),
             Request::Release(host, release) => Step::Ask(Operation::Release {
                 host,
                 lease: release.lease,

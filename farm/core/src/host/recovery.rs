@@ -67,7 +67,12 @@ pub(super) fn recover(
             OnDisk::Left(outcome) => {
                 let (lease, outcome) = (*lease, *outcome);
                 outbox.insert(lease, Pending { outcome, due: None });
-                effects.push(Effect::Store(Report { lease, outcome }));
+                let message = None;
+                effects.push(Effect::Store(Report {
+                    lease,
+                    outcome,
+                    message,
+                }));
             }
             OnDisk::Result(outcome) => {
                 let outcome = *outcome;

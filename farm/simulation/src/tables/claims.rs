@@ -2,6 +2,7 @@
 
 use config::builds::Submitter;
 use config::task::Outcome;
+use farm_core::messages::Report;
 use farm_core::operation::{Answer, Pick};
 use farm_core::{Epoch, HostId, Lease, Published, Standing};
 
@@ -71,13 +72,8 @@ impl Tables {
             .is_none_or(|it| it.standing(pick.revision, pick.content.as_ref()) == Standing::Current)
     }
 
-    pub(super) fn finish(
-        &mut self,
-        now: u64,
-        host: HostId,
-        lease: Lease,
-        mut outcome: Outcome,
-    ) -> Answer {
+    pub(super) fn finish(&mut self, now: u64, host: HostId, report: &Report) -> Answer {
+        let (lease, mut outcome) = (report.lease, report.outcome);
         if self.has_failed_on_trial(host, lease) {
             return Answer::Recorded;
         }

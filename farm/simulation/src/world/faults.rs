@@ -138,6 +138,7 @@ impl World {
         let report = Report {
             lease,
             outcome: Outcome::Success,
+            message: None,
         };
         let process = self.hosts[host].process;
         self.send(Origin::Host(host, process), &Request::Report(own, report));

@@ -280,9 +280,10 @@ impl World {
                 }
             }
             Effect::Report(report) => {
+                let lease = report.lease;
                 self.host_sends(host, &Request::Report(HostId(host as u64), report));
                 if self.has(Bug::OutboxForgets) {
-                    self.after(1, input(Input::Settled(report.lease)));
+                    self.after(1, input(Input::Settled(lease)));
                 }
             }
             Effect::Release(release) => {

@@ -2,6 +2,7 @@
 
 use config::task::Digest;
 use farm_core::HostId;
+use farm_core::messages::Report;
 use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::schedules::Occasion;
 
@@ -55,21 +56,21 @@ impl World {
 /// Changes an operation, or what it sees, as a bug would.
 fn break_before(bug: Bug, now: u64, tables: &mut Tables, operation: &mut Operation) {
     match (bug, operation) {
-        (Bug::FinishIgnoresEpoch, Operation::Finish(_, lease, _)) => {
+        (Bug::FinishIgnoresEpoch, Operation::Finish(_, Report { lease, .. })) => {
             if let Some(build) = tables.builds.get(&lease.build) {
                 lease.epoch = build.epoch;
             }
         }
-        (Bug::FailureOnTrialIsFinal, Operation::Finish(_, lease, _)) => {
+        (Bug::FailureOnTrialIsFinal, Operation::Finish(_, Report { lease, .. })) => {
             if let Some(build) = tables.builds.get_mut(&lease.build) {
                 build.trial = None;
             }
         }
-        (Bug::FinishIgnoresHost, Operation::Finish(host, lease, _)) => {
+        (Bug::FinishIgnoresHost, Operation::Finish(host, Report { lease, .. })) => {
             let owner = tables.builds.get(&lease.build).and_then(|it| it.host);
             *host = owner.unwrap_or(*host);
         }
-        (Bug::FinishOverwrites, Operation::Finish(host, lease, _)) => {
+        (Bug::FinishOverwrites, Operation::Finish(host, Report { lease, .. })) => {
             if let Some(build) = tables.builds.get_mut(&lease.build) {
                 (build.epoch, build.host) = (lease.epoch, Some(*host));
                 build.state = State::Leased(now);
@@ -220,7 +221,7 @@ fn break_after(
             let windows = before.hosts[host].windows.clone();
             tables.hosts.entry(*host).or_default().windows = windows;
         }
-        (Bug::FinishMissesUpload, Operation::Finish(_, lease, _), Answer::Recorded) => {
+        (Bug::FinishMissesUpload, Operation::Finish(_, Report { lease, .. }), Answer::Recorded) => {
             tables.uploads.remove(&lease.build);
         }
         (Bug::UploadIsForgotten, _, Answer::Uploads(uploads)) => {

@@ -284,6 +284,7 @@ fn build() -> BuildView {
         epoch: Epoch(2),
         revision: Some(Revision(3)),
         losses: 1,
+        message: Some("make failed".to_owned().into()),
         submitted: Timestamp::UNIX_EPOCH,
         claimed: Some(Timestamp::UNIX_EPOCH),
         finished: Some(Timestamp::UNIX_EPOCH),
@@ -383,8 +384,10 @@ fn compare_hosts(compared: &mut Compared) {
     let report = Report {
         lease: LEASE,
         outcome: Outcome::Error,
+        message: Some("make failed".to_owned().into()),
     };
     compared.taken("Report", &report);
+    compared.optional::<Report>("Report", &json!(report));
     compared.sent("Grant", &grant());
     compared.sent("TrialOrder", &trial_order());
     let orders: Vec<_> = wanted().into_iter().map(order).collect();

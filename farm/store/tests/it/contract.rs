@@ -8,7 +8,7 @@ use config::task::{Digest, Outcome, Source};
 use config::{BuildId, ScheduleName};
 use farm_core::archive::{Archive, Upload};
 use farm_core::copies::CoordinatorName;
-use farm_core::messages::Subject;
+use farm_core::messages::{Report, Subject};
 use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::schedules::{Occasion, Schedule};
 use farm_core::trials::TrialNumber;
@@ -354,10 +354,15 @@ fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
         },
         12 | 13 => {
             let (host, lease) = any_lease(rng, tables);
+            let outcome = [Outcome::Success, Outcome::Error, Outcome::Abort][rng.usize(0..3)];
+            let message = None;
             Operation::Finish(
                 host,
-                lease,
-                [Outcome::Success, Outcome::Error, Outcome::Abort][rng.usize(0..3)],
+                Report {
+                    lease,
+                    outcome,
+                    message,
+                },
             )
         }
         14 => {

@@ -3,6 +3,7 @@
 
 mod contract;
 mod harness;
+mod notifications;
 mod schedules;
 mod statements;
 mod views;

@@ -19,7 +19,7 @@ const HOT: [(&str, &str); 38] = [
     ("archive_of", "(7)"),
     ("site", "(7)"),
     ("submitted", "('k7')"),
-    ("cancel_queued", "(7)"),
+    ("cancel_queued", "(7, '{r}')"),
     ("cancel_leased", "(7)"),
     ("outcome", "(7)"),
     (
@@ -35,16 +35,16 @@ const HOT: [(&str, &str); 38] = [
         "claim",
         "(7, 0, '{7,8}', '{0,0}', '{0,0}', '{1,1}', '{c,c}', '{1,NULL}')",
     ),
-    ("finish", "(7, 7, 1, 'success', true, true)"),
+    ("finish", "(7, 7, 1, 'success', true, true, 'm', '{r}')"),
     ("fail_on_trial", "(7, 7, 1, 'error')"),
     ("run_on_trial", "(7)"),
     ("is_released", "(7, 7, 1)"),
     ("trials", "(true)"),
     ("charge", "('{s1,s2}', '{9000,9000}', '{1,1}', 1)"),
     ("is_finished", "(7, 7, 1)"),
-    ("release", "(7, 7, 1, 5)"),
-    ("give_back", "(7, 7, 1)"),
-    ("rescue", "(7, 0, 5)"),
+    ("release", "(7, 7, 1, 5, '{r}')"),
+    ("give_back", "(7, 7, 1, '{r}')"),
+    ("rescue", "(7, 0, 5, '{r}')"),
     ("show", "(7)"),
     ("details", "('{7,8}')"),
     ("lost", "(7)"),
@@ -186,12 +186,16 @@ fn check_plan(client: &mut postgres::Client, name: &str, sql: &str, tables: &[&s
 
 /// The statements that add a result, with builds that get one: the state, its losses, and if it is canceled.
 const RESULTS: [(&str, &str, &str); 6] = [
-    ("finish", "(1, 1, 1, 'success', true, true)", "1, 0, false"),
-    ("cancel_queued", "(1)", "0, 0, false"),
-    ("release", "(1, 1, 1, 5)", "1, 4, false"),
-    ("release", "(1, 1, 1, 5)", "1, 0, true"),
-    ("give_back", "(1, 1, 1)", "1, 0, true"),
-    ("rescue", "(1, 0, 5)", "1, 4, false"),
+    (
+        "finish",
+        "(1, 1, 1, 'success', true, true, 'm', '{r}')",
+        "1, 0, false",
+    ),
+    ("cancel_queued", "(1, '{r}')", "0, 0, false"),
+    ("release", "(1, 1, 1, 5, '{r}')", "1, 4, false"),
+    ("release", "(1, 1, 1, 5, '{r}')", "1, 0, true"),
+    ("give_back", "(1, 1, 1, '{r}')", "1, 0, true"),
+    ("rescue", "(1, 0, 5, '{r}')", "1, 4, false"),
 ];
 
 #[test]

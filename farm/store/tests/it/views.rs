@@ -2,7 +2,7 @@
 
 use config::task::Outcome;
 use config::tokens::Scope;
-use farm_core::messages::Subject;
+use farm_core::messages::{Report, Subject};
 use farm_core::operation::{Answer, Operation, Pick};
 use farm_core::site::HostState;
 use farm_core::view::{BuildQuery, BuildState, BuildView, HostQuery};
@@ -13,7 +13,12 @@ use tokio::task::block_in_place;
 
 use super::harness::{client, open, submission};
 
-async fn submit(store: &Store, key: u64, machine: usize, target: &str) -> config::BuildId {
+pub(crate) async fn submit(
+    store: &Store,
+    key: u64,
+    machine: usize,
+    target: &str,
+) -> config::BuildId {
     let mut submission = submission(key, "ann", machine, 0);
     submission.subject = Subject {
         target: Some(target.parse().unwrap()),
@@ -50,7 +55,17 @@ pub(crate) async fn claim(store: &Store, build: config::BuildId, epoch: u64) -> 
 }
 
 pub(crate) async fn finish(store: &Store, lease: Lease, outcome: Outcome) {
-    let finish = Operation::Finish(HostId(1), lease, outcome);
+    finish_with(store, lease, outcome, None).await;
+}
+
+async fn finish_with(store: &Store, lease: Lease, outcome: Outcome, message: Option<&str>) {
+    let message = message.map(|it| it.to_owned().into());
+    let report = Report {
+        lease,
+        outcome,
+        message,
+    };
+    let finish = Operation::Finish(HostId(1), report);
     assert_eq!(store.apply(&finish).await, Ok(Answer::Recorded));
 }
 
@@ -236,4 +251,30 @@ async fn a_token_counts_until_it_is_revoked() {
     assert!(store.revoke_token(&name).await.unwrap());
     assert!(!store.revoke_token(&name).await.unwrap());
     assert_eq!(store.client([7; 32]).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_result_has_the_message_of_its_host_or_of_the_farm() {
+    let cluster = block_in_place(Cluster::start);
+    let store = open(&cluster.url(), 2).await;
+    for key in 1..=2 {
+        submit(&store, key, 1, "hello").await;
+    }
+    let lease = claim(&store, config::BuildId(1), 0).await;
+    finish_with(&store, lease, Outcome::Error, Some("make failed")).await;
+    let lost = Operation::Release {
+        host: HostId(1),
+        lease: claim(&store, config::BuildId(2), 0).await,
+        is_unused: false,
+        attempts_max: 1,
+    };
+    assert_eq!(store.apply(&lost).await, Ok(Answer::Recorded));
+    let builds = store.builds(&BuildQuery::default()).await.unwrap().builds;
+    let messages: Vec<_> = builds
+        .iter()
+        .map(|it| it.message.as_ref().map(ToString::to_string))
+        .collect();
+    let expected = ["1 attempts lost their hosts or guests", "make failed"];
+    assert_eq!(messages, expected.map(|it| Some(it.to_owned())));
 }

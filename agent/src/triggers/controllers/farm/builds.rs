@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use config::builds::{Build, State, Submitter};
 use config::{BuildId, ControllerName};
+use farm_core::messages::Message;
 use farm_core::{Lease, Moment, Requirements, Revision};
 use guard::Deadline;
 use jiff::Timestamp;
@@ -74,6 +75,12 @@ pub(super) async fn end(agent: &AgentState, build: BuildId, reason: LeaseEnd) {
 /// Returns true if a build waits in the queue of this host.
 pub(super) fn waits(build: &Build) -> bool {
     build.outcome.is_none() && build.state == State::Queued
+}
+
+/// Returns the message of a build, if it has one. The result does not wait for records that fail.
+pub(super) async fn message(agent: &AgentState, build: Option<BuildId>) -> Option<Message> {
+    let recorded = agent.records.get(build?).await.ok()??;
+    (!recorded.message.is_empty()).then(|| recorded.message.into())
 }
 
 /// Settles the lease of a build, repeatedly until the records have it or the agent stops.

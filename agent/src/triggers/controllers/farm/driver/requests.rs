@@ -87,11 +87,20 @@ impl Driver {
         });
     }
 
-    pub(super) fn report(&self, report: Report) {
+    /// Sends a result with the message of its build.
+    pub(super) fn report(&self, mut report: Report) {
         let (farm, key) = (Arc::clone(&self.farm), Arc::clone(&self.key));
+        let (agent, build) = (
+            Arc::clone(&self.agent),
+            self.own.get(&report.lease).map(|it| it.build),
+        );
         let limit = Duration::from_millis(self.terms.request_ms);
-        let sent = async move { farm.client.report(&key, &report, limit).await };
-        self.settle(report.lease, sent);
+        let lease = report.lease;
+        let sent = async move {
+            report.message = builds::message(&agent, build).await;
+            farm.client.report(&key, &report, limit).await
+        };
+        self.settle(lease, sent);
     }
 
     pub(super) fn release(&self, release: Release) {

@@ -1,4 +1,4 @@
-//! Servers of webhooks that misbehave.
+//! Receivers of notifications: servers of webhooks that misbehave, and one for mail.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -174,5 +174,49 @@ fn converse(stream: &TcpStream) -> Option<String> {
             }
             _ => say("250 fine")?,
         }
+    }
+}
+
+/// A server that accepts each request.
+#[derive(Debug)]
+pub struct Webhook {
+    url: String,
+    requests: Receiver<Received>,
+}
+
+impl Webhook {
+    /// Starts a server on a free port.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!(
+            "http://{}/hook",
+            listener.local_addr().expect("its address")
+        );
+        let (sender, requests) = channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let received = read(&stream);
+                answer(&stream);
+                if sender.send(received).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { url, requests }
+    }
+
+    /// Returns its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Waits for the next request.
+    pub fn next(&self) -> Received {
+        self.requests.recv_timeout(LIMIT).expect("a request")
+    }
+
+    /// Returns the requests that have arrived and that nobody has waited for.
+    pub fn rest(&self) -> Vec<Received> {
+        self.requests.try_iter().collect()
     }
 }
