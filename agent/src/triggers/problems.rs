@@ -59,15 +59,13 @@ async fn round(
     pace: Pace,
 ) -> Result<(), Failure> {
     let found = doctor::problems(agent).await?;
-    let watch = match watch {
-        Some(watch) => watch,
+    if watch.is_none() {
         // What an earlier agent told of is open until it is certain that it has ended.
-        None => {
-            let watch = watch.insert(Watch::default());
-            watch.adopt(agent.records.told_problems().await?, Instant::now());
-            watch
-        }
-    };
+        let told = agent.records.told_problems().await?;
+        let watch = watch.insert(Watch::default());
+        watch.adopt(told, Instant::now());
+    }
+    let watch = watch.get_or_insert_default();
     let found = Found {
         problems: gather(&found.findings, Timestamp::now()),
         undecided: found.undecided.iter().map(subject).collect(),

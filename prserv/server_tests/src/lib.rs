@@ -1,6 +1,8 @@
 //! The test harness of servers: a running program with its log ([`RunningProgram`]), PostgreSQL
-//! ([`Cluster`]), receivers of notifications, and descriptions of interfaces ([`Description`]). Failures panic, because only tests use it.
+//! ([`Cluster`]), receivers of notifications, and descriptions of interfaces ([`Description`]). Failures panic,
+//! because only tests use it.
 #![expect(
+    clippy::expect_used,
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     reason = "a failure fails the test"

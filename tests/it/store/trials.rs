@@ -217,6 +217,32 @@ fn a_newer_revision_supersedes_a_candidate() {
 }
 
 #[test]
+fn a_revision_that_is_here_becomes_current_whatever_its_trial_has_found() {
+    let advance = |fixture: &Fixture| fixture.volume.advance(&linux(), CANDIDATE, "published");
+    let verdict = |fixture: &Fixture| {
+        let view = fixture.volume.view(&linux()).unwrap();
+        view.trials[&CANDIDATE].end.clone().unwrap().verdict
+    };
+    let fixture = on_trial();
+    fixture.volume.reject(&linux(), CANDIDATE, "").unwrap();
+    advance(&fixture).unwrap();
+    assert_eq!(current(&fixture), CANDIDATE);
+    assert_eq!(verdict(&fixture), TrialVerdict::Promoted);
+
+    // The trial of a newer one goes on.
+    let fixture = on_trial();
+    fixture.backend.delete(&fixture.original()).unwrap();
+    begin(&fixture).unwrap();
+    for _ in 0..2 {
+        advance(&fixture).unwrap();
+        assert_eq!(
+            (current(&fixture), candidate(&fixture)),
+            (CANDIDATE, Some(Revision(4)))
+        );
+    }
+}
+
+#[test]
 fn a_rollback_resumes_no_trial() {
     // The trial was superseded by a revision that became current at once.
     let fixture = on_trial();
