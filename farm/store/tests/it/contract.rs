@@ -311,6 +311,17 @@ fn any_revision(rng: &mut Rng) -> Published {
     }
 }
 
+/// Returns the result of a lease, which may be over or of another host.
+fn any_result(rng: &mut Rng, tables: &Tables) -> Operation {
+    let (host, lease) = any_lease(rng, tables);
+    let report = Report {
+        lease,
+        outcome: [Outcome::Success, Outcome::Error, Outcome::Abort][rng.usize(0..3)],
+        message: None,
+    };
+    Operation::Finish(host, report)
+}
+
 fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
     if rng.u8(0..4) == 0 {
         return any_schedule_operation(rng, tables, now);
@@ -352,19 +363,7 @@ fn any_operation(rng: &mut Rng, tables: &Tables, now: u64) -> Operation {
             beat,
             picks: any_picks(rng, tables),
         },
-        12 | 13 => {
-            let (host, lease) = any_lease(rng, tables);
-            let outcome = [Outcome::Success, Outcome::Error, Outcome::Abort][rng.usize(0..3)];
-            let message = None;
-            Operation::Finish(
-                host,
-                Report {
-                    lease,
-                    outcome,
-                    message,
-                },
-            )
-        }
+        12 | 13 => any_result(rng, tables),
         14 => {
             let (host, lease) = any_lease(rng, tables);
             Operation::Release {
