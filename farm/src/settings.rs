@@ -441,7 +441,11 @@ mod tests {
         let open = checked(&format!("{DATABASE}listen = \"0.0.0.0:1\"\n")).unwrap_err();
         assert!(open.contains("set `url` as well"), "{open}");
         let rule = "[[notify]]\nname = \"team\"\non = \"never\"\nproblems = [\"low-space\"]\n";
-        insta::assert_snapshot!(checked(&format!("{DATABASE}{rule}")).unwrap_err().replace("; line", "\nline"), @"");
+        insta::assert_snapshot!(checked(&format!("{DATABASE}{rule}")).unwrap_err().replace("; line", "\nline"), @r#"
+        line 2: `notify.webhook`: the address of a webhook, or `mail`, is expected
+        line 5: `notify.problems`: a list of patterns of `host-silent`, `host-content`, `schedule-late`, `uploads-failing`, `sources-lost`, `coordinator-gone` is expected
+        line 5: `notify.problems`: a rule that is about no builds (`on = "never"`) needs problems
+        "#);
         let unknown = checked("lisen = \"a\"\n").unwrap_err();
         assert!(
             unknown.contains("line 1") && unknown.contains("lisen"),

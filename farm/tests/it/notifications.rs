@@ -99,7 +99,7 @@ async fn two_coordinators_tell_of_each_change_once_also_when_the_database_restar
     let (one, two) = (coordinator(&store, &rules), coordinator(&store, &rules));
     build(&one, "1", Outcome::Error, "make failed").await;
     build(&two, "2", Outcome::Error, "again").await;
-    build(&one, "3", Outcome::Success, "").await;
+    build(&one, "3", Outcome::Success, "done").await;
     block_in_place(|| cluster.restart());
     build(&two, "4", Outcome::Error, "make failed later").await;
 
@@ -108,16 +108,19 @@ async fn two_coordinators_tell_of_each_change_once_also_when_the_database_restar
         let (kind, data) = (&it.body["type"], &it.body["data"]);
         (
             kind.as_str().unwrap(),
-            data["build"]["build"].as_u64().unwrap(),
+            data["build"]["message"].as_str().unwrap(),
         )
     });
     let told: Vec<_> = told.collect();
-    let expected = [("build.failed", 1), ("build.fixed", 3), ("build.failed", 4)];
+    let expected = [
+        ("build.failed", "make failed"),
+        ("build.fixed", "done"),
+        ("build.failed", "make failed later"),
+    ];
     assert_eq!(told, expected);
     let data = &received[0].body["data"];
     assert_eq!(data["farm"], "works");
     assert_eq!(data["link"], "http://f/builds/1");
-    assert_eq!(data["build"]["message"], "make failed");
     assert_eq!(data["build"]["host"], "host1");
     assert_eq!(received[1].body["data"]["before"]["build"], 1);
     wait_for(&cluster, WAITING, |it| it == 0).await;

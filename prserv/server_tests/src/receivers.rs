@@ -62,11 +62,8 @@ pub struct HangingWebhook {
 impl HangingWebhook {
     /// Starts a server on a free port.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!(
-            "http://{}/hook",
-            listener.local_addr().expect("its address")
-        );
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let (ids, received) = channel();
         let (gate, opened) = channel::<()>();
         thread::spawn(move || accept(&listener, &ids, opened));
@@ -84,12 +81,12 @@ impl HangingWebhook {
 
     /// Waits for the next request, and returns its ID.
     pub fn next_id(&self) -> String {
-        self.ids.recv_timeout(LIMIT).expect("a request")
+        self.ids.recv_timeout(LIMIT).unwrap()
     }
 
     /// Answers the open requests and all later ones.
     pub fn answer(&self) {
-        self.gate.send(()).expect("a running server");
+        self.gate.send(()).unwrap();
     }
 }
 
@@ -128,8 +125,8 @@ pub struct MailSink {
 impl MailSink {
     /// Starts a server on a free port.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("its address").port();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
         let (sender, messages) = channel();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -145,7 +142,7 @@ impl MailSink {
 
     /// Waits for the next message.
     pub fn next(&self) -> String {
-        self.messages.recv_timeout(LIMIT).expect("a message")
+        self.messages.recv_timeout(LIMIT).unwrap()
     }
 }
 
@@ -187,11 +184,8 @@ pub struct Webhook {
 impl Webhook {
     /// Starts a server on a free port.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!(
-            "http://{}/hook",
-            listener.local_addr().expect("its address")
-        );
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let (sender, requests) = channel();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -212,7 +206,7 @@ impl Webhook {
 
     /// Waits for the next request.
     pub fn next(&self) -> Received {
-        self.requests.recv_timeout(LIMIT).expect("a request")
+        self.requests.recv_timeout(LIMIT).unwrap()
     }
 
     /// Returns the requests that have arrived and that nobody has waited for.

@@ -311,12 +311,12 @@ fn any_revision(rng: &mut Rng) -> Published {
     }
 }
 
+/// Returns the result of a lease, which may be over or of another host.
 fn any_result(rng: &mut Rng, tables: &Tables) -> Operation {
     let (host, lease) = any_lease(rng, tables);
-    let outcome = [Outcome::Success, Outcome::Error, Outcome::Abort][rng.usize(0..3)];
     let report = Report {
         lease,
-        outcome,
+        outcome: [Outcome::Success, Outcome::Error, Outcome::Abort][rng.usize(0..3)],
         message: None,
     };
     Operation::Finish(host, report)
