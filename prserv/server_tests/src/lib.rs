@@ -2,7 +2,6 @@
 //! ([`Cluster`]), receivers of notifications, and descriptions of interfaces ([`Description`]). Failures panic,
 //! because only tests use it.
 #![expect(
-    clippy::expect_used,
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     reason = "a failure fails the test"
