@@ -208,11 +208,8 @@ fn schedule_gauges(registry: &mut Registry, schedules: &[ScheduleView], now: Tim
     single(registry, "schedule_late_seconds", help, late);
 }
 
-/// Adds the gauges of notifications, if there are rules.
+/// Adds the gauges of notifications.
 fn notification_gauges(registry: &mut Registry, notifications: &[(String, u32)]) {
-    if notifications.is_empty() {
-        return;
-    }
     let waiting = Family::<Vec<(&'static str, String)>, Gauge>::default();
     for (rule, count) in notifications {
         let label = vec![("rule", rule.clone())];

@@ -54,6 +54,7 @@ async fn metrics_tell_of_the_queue_the_hosts_and_what_went_wrong() {
         "buildhost_farm_hosts{state=\"alive\"} 1",
         "buildhost_farm_uploads_waiting 1",
         "buildhost_farm_upload_failures_total 0",
+        "buildhost_farm_notifications_waiting{rule=\"team\"} 0",
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }

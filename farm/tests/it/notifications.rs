@@ -29,14 +29,19 @@ const PACE: Pace = Pace {
 
 const WAITING: &str = "SELECT count(*) FROM notifications WHERE settled IS NULL";
 
+/// Returns rules as they are written in settings.
+pub(crate) fn telling(rules: &str) -> Telling {
+    Telling {
+        farm: "works".to_owned(),
+        rules: Written::parse(rules).unwrap().notify,
+        pace: PACE,
+    }
+}
+
 /// Starts a coordinator with rules.
 fn coordinator(store: &Store, rules: &str) -> Arc<Coordinator> {
-    let written = Written::parse(&format!("database = \"x\"\n{rules}")).unwrap();
-    let rules = written.check().unwrap().notify;
-    let farm = "works".to_owned();
-    let pace = PACE;
-    let telling = Telling { farm, rules, pace };
-    let coordinator = Arc::new(Coordinator::new(store.clone(), TERMS).telling(telling));
+    let coordinator = Coordinator::new(store.clone(), TERMS).telling(telling(rules));
+    let coordinator = Arc::new(coordinator);
     let (watched, told) = (Arc::clone(&coordinator), Arc::clone(&coordinator));
     tokio::spawn(async move { watched.watch().await });
     tokio::spawn(async move { told.tell().await });

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use super::farm::TERMS;
 use super::host::offer;
+use super::notifications::telling;
 
 pub(crate) const TOKEN: &str = "the-token-of-clients-0123456789abcdef";
 
@@ -45,12 +46,15 @@ impl Server {
         Self::serve(listener, base, coordinator)
     }
 
-    /// Starts a coordinator that puts the files of builds into an object store and keeps them for a month.
+    /// Starts a coordinator that puts the files of builds into an object store and keeps them for a month. It has
+    /// a rule for notifications.
     pub(crate) async fn archiving(store: &Store, objects: Objects) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let coordinator = Coordinator::new(store.clone(), TERMS).reached_at(base.clone());
         let coordinator = coordinator.keeping(1).archiving_to(objects);
+        let rule = "[[notify]]\nname = \"team\"\nmail = [\"team@example.org\"]\n";
+        let coordinator = coordinator.telling(telling(rule));
         let mut server = Self::serve(listener, base, coordinator);
         let archived = Arc::clone(&server.service);
         let archiving = tokio::spawn(async move { archived.coordinator.archive().await });
