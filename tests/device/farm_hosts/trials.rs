@@ -156,10 +156,8 @@ fn a_candidate_is_rolled_back_and_later_promoted_on_all_hosts() {
     let last = farm.submit("last", SCRIPT);
     farm.wait_for_outcome(last, "success");
     assert_eq!(hosts.iter().map(bootstraps).collect::<Vec<_>>(), made);
-    let local = hosts.iter().flat_map(builds);
-    let last = local
-        .filter(|it| it.target.to_string() == "last")
-        .next_back();
+    let mut local = hosts.iter().flat_map(builds);
+    let last = local.rfind(|it| it.target.to_string() == "last");
     let last = last.unwrap();
     assert_eq!((last.revision, last.trial), (Some(CANDIDATE), None));
 }
