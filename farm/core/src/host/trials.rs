@@ -15,11 +15,14 @@ impl HostAgent {
         order: TrialOrder,
         effects: &mut Vec<Effect>,
     ) {
-        let last = self.trials.get_mut(&machine);
+        let last = self.trials.get(&machine);
         if order.rolled_back.is_some() {
-            // A machine has one trial: a later one ends those that this host has not heard the end of.
-            if let Some(trial) = last.filter(|it| it.is_open && it.number <= order.number) {
-                trial.is_open = false;
+            // A machine has one trial: a later one ends those that this host has not heard the end of. After a
+            // start, one may be on the disk that was not seen yet.
+            if last.is_none_or(|it| it.is_open && it.number <= order.number) {
+                let (number, is_open) = (order.number, false);
+                let trial = HostTrial { number, is_open };
+                self.trials.insert(machine.clone(), trial);
                 effects.push(Effect::EndTrial(machine, order));
             }
             return;
@@ -120,6 +123,15 @@ mod tests {
         let ended = order(2, 3, Some("it failed"));
         let end = [Effect::EndTrial(machine(), ended.clone())];
         assert_eq!(told(&mut agent, 100, 1, Some(ended)), end);
+    }
+
+    #[test]
+    fn the_end_of_a_trial_is_noted_that_was_not_seen_after_a_start() {
+        let mut agent = agent();
+        let ended = order(1, 2, Some("it failed"));
+        let end = [Effect::EndTrial(machine(), ended.clone())];
+        assert_eq!(told(&mut agent, 100, 0, Some(ended.clone())), end);
+        assert_eq!(told(&mut agent, 200, 0, Some(ended)), []);
     }
 
     #[test]

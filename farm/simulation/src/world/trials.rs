@@ -193,7 +193,7 @@ impl World {
     /// Notes the end of a trial on a host.
     pub(super) fn end_trial_on(&mut self, host: usize, machine: &MachineName, order: &TrialOrder) {
         let known = self.hosts[host].trials.get_mut(machine);
-        if let Some(known) = known.filter(|it| it.number == order.number) {
+        if let Some(known) = known.filter(|it| it.number <= order.number) {
             known.is_open = false;
         }
     }
